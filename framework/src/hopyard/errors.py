@@ -1,0 +1,224 @@
+"""Everything Hopyard raises.
+
+::
+
+    HopyardError
+    ├── UsageError               the caller asked for something that cannot be
+    │   ├── UnknownNameError     a name nobody registered
+    │   ├── OptionError          an option a pass does not have, or a value it cannot take
+    │   └── PipelineSyntaxError  pipeline text that does not parse
+    ├── PluginError              a plugin is broken or in conflict
+    │   ├── PluginLoadError      it could not be imported, or one of its hooks raised
+    │   ├── IncompatibleError    it needs another version of hopyard-hookspecs
+    │   └── DuplicateNameError   two plugins claim one name
+    ├── CaptureError             a program could not be captured
+    │   ├── SafeguardError       its graph would misrepresent it
+    │   ├── DataDependentError   it reads a value that only exists when it runs
+    │   └── UnsupportedError     it uses something the tracer cannot carry
+    ├── PassError                a pass failed
+    │   └── VerificationError    a pass returned a graph that is not sound
+    └── ProgramError             a captured program was misused
+        ├── InputError           called with inputs it was not captured for
+        └── ArtifactError        a file could not be written, read or trusted
+
+A message reads ``who [distribution version]: what happened; what to do``. Its parts are also attributes, so
+that nobody has to parse text.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hopyard_hookspecs import Finding, Provider, SourceLocation
+    from torch.fx import Graph
+
+
+class HopyardError(Exception):
+    """Anything that Hopyard refuses or that fails under its hands.
+
+    Args:
+        message: What happened.
+        hint: What to do about it.
+        plugin: Who stands behind the code that failed, if a plugin does.
+        stage: What was being done, for example `"capture"` or the name of a pass.
+        location: The line of the user's source that led here.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        plugin: Provider | None = None,
+        stage: str = "",
+        location: SourceLocation | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.plugin = plugin
+        self.stage = stage
+        self.location = location
+
+    def __str__(self) -> str:
+        who = str(self.plugin) if self.plugin else self.stage
+        where = f"{self.location}: " if self.location else ""
+        what = f"{who}: {where}{self.message}" if who else f"{where}{self.message}"
+        return f"{what}; {self.hint}" if self.hint else what
+
+
+class UsageError(HopyardError):
+    """The caller asked for something that cannot be."""
+
+
+class UnknownNameError(UsageError):
+    """A name nobody registered.
+
+    Args:
+        kind: What was looked for, for example `"pass"`.
+        name: The name as given.
+        valid: The names there are.
+        distribution: The distribution that would provide the name, if it is known and not installed.
+    """
+
+    def __init__(
+        self, kind: str, name: str, valid: Iterable[str], *, distribution: str = ""
+    ) -> None:
+        self.kind = kind
+        self.name = name
+        self.valid: tuple[str, ...] = tuple(sorted(valid))
+        self.closest = closest_match(name, self.valid)
+        self.distribution = distribution
+        super().__init__(f"there is no {kind} named {name!r}", hint=self._advice())
+
+    def _advice(self) -> str:
+        known = ", ".join(self.valid) if self.valid else "none"
+        advice = [f"valid names: {known}"]
+        if self.distribution:
+            advice.insert(0, f"install it with 'pip install {self.distribution}'")
+        elif self.closest:
+            advice.insert(0, f"did you mean {self.closest!r}?")
+        return " ".join(advice)
+
+
+class OptionError(UsageError):
+    """An option a pass does not have, or a value it cannot take."""
+
+
+class PipelineSyntaxError(UsageError):
+    """Pipeline text that does not parse.
+
+    Args:
+        text: The whole text.
+        position: Index of the character at which reading stopped.
+        expected: What would have been read there.
+    """
+
+    def __init__(self, text: str, position: int, expected: str) -> None:
+        self.text = text
+        self.position = position
+        self.expected = expected
+        found = repr(text[position]) if position < len(text) else "the end"
+        super().__init__(
+            f"cannot read pipeline {text!r}: expected {expected} at column {position + 1}, "
+            f"found {found}",
+            hint="write pass,pass{option=value}",
+        )
+
+
+class PluginError(HopyardError):
+    """A plugin is broken or in conflict with another."""
+
+
+class PluginLoadError(PluginError):
+    """A plugin could not be imported, or one of its hooks raised."""
+
+
+class IncompatibleError(PluginError):
+    """A plugin needs another version of hopyard-hookspecs than the one installed."""
+
+
+class DuplicateNameError(PluginError):
+    """Two plugins claim one name.
+
+    Args:
+        kind: What both registered, for example `"pass"`.
+        name: The name.
+        claimants: Who registered it, in the order in which plugins were loaded.
+    """
+
+    def __init__(self, kind: str, name: str, claimants: Sequence[Provider]) -> None:
+        self.kind = kind
+        self.name = name
+        self.claimants = tuple(claimants)
+        both = " and ".join(str(claimant) for claimant in self.claimants)
+        super().__init__(
+            f"{both} both register a {kind} named {name!r}",
+            hint="disable one of them, for example with HOPYARD_PLUGINS_DENY",
+        )
+
+
+class CaptureError(HopyardError):
+    """A program could not be captured.
+
+    Attributes:
+        partial_graph: What had been recorded when the capture failed, if anything had.
+    """
+
+    partial_graph: Graph | None = None
+
+
+class SafeguardError(CaptureError):
+    """The graph would misrepresent the program.
+
+    Args:
+        finding: Why.
+        plugin: Who registered the safeguard.
+    """
+
+    def __init__(self, finding: Finding, *, plugin: Provider | None = None) -> None:
+        self.finding = finding
+        super().__init__(
+            f"{finding.code} {finding.message}",
+            hint=finding.remedy,
+            plugin=plugin,
+            stage=finding.safeguard,
+            location=finding.location,
+        )
+
+
+class DataDependentError(CaptureError):
+    """The program reads a value that only exists when it runs."""
+
+
+class UnsupportedError(CaptureError):
+    """The program uses something the tracer cannot carry."""
+
+
+class PassError(HopyardError):
+    """A pass failed."""
+
+
+class VerificationError(PassError):
+    """A graph is not sound: its structure, its types or its metadata contradict each other."""
+
+
+class ProgramError(HopyardError):
+    """A captured program was misused."""
+
+
+class InputError(ProgramError):
+    """A program was called with inputs it was not captured for."""
+
+
+class ArtifactError(ProgramError):
+    """A file could not be written, read or trusted."""
+
+
+def closest_match(name: str, valid: Iterable[str]) -> str | None:
+    """Return the valid name most like `name`, or None if none is similar."""
+    matches = difflib.get_close_matches(name, list(valid), n=1)
+    return matches[0] if matches else None
