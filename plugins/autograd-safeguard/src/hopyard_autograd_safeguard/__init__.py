@@ -1,0 +1,1 @@
+"""Safeguards against captures that lose autograd state."""

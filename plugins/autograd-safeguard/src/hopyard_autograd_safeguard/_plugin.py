@@ -1,0 +1,5 @@
+"""What `hopyard-autograd-safeguard` registers with Hopyard."""
+
+from __future__ import annotations
+
+from hopyard_hookspecs import hookimpl as hookimpl

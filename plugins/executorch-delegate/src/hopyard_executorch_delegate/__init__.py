@@ -1,0 +1,1 @@
+"""Calls from a captured graph into a lowered partition, ExecuTorch's delegates included."""

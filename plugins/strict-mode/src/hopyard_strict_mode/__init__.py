@@ -1,0 +1,1 @@
+"""Regions in which a capture refuses what it would otherwise specialise on."""
