@@ -1,0 +1,54 @@
+"""The dispatcher: modes, their stack, and operators."""
+
+from __future__ import annotations
+
+from torch import _C
+from torch._C import DispatchKey as DispatchKey
+from torch._C import _AutoDispatchBelowAutograd as below_autograd
+from torch._C import _DisableTorchDispatch as disable_torch_dispatch
+from torch._C import _len_torch_dispatch_stack as dispatch_mode_count
+from torch._C._functorch import TransformType as TransformType
+from torch._C._functorch import peek_interpreter_stack as current_transform
+from torch._ops import HigherOrderOperator as HigherOrderOperator
+from torch._ops import OpOverload as OpOverload
+from torch._ops import OpOverloadPacket as OpOverloadPacket
+from torch._ops import _higher_order_ops as higher_order_operators
+from torch.overrides import _get_current_function_mode_stack as function_mode_stack
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
+from torch.utils._python_dispatch import _disable_infra_mode as disable_infra_mode
+from torch.utils._python_dispatch import _get_current_dispatch_mode as current_dispatch_mode
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack as dispatch_mode_stack
+from torch.utils._python_dispatch import _push_mode as push_mode
+from torch.utils._python_dispatch import _unset_infra_mode as unset_infra_mode
+from torch.utils._python_dispatch import (
+    autograd_would_have_decomposed as autograd_would_have_decomposed,
+)
+
+PROXY_SLOT = _C._TorchDispatchModeKey.PROXY
+"""The slot of the mode stack that holds the active tracer's mode."""
+
+set_grad_enabled = _C._set_grad_enabled
+"""What every way of changing the grad mode ends in."""
+
+__all__ = [
+    "PROXY_SLOT",
+    "DispatchKey",
+    "HigherOrderOperator",
+    "OpOverload",
+    "OpOverloadPacket",
+    "TorchDispatchMode",
+    "TransformType",
+    "autograd_would_have_decomposed",
+    "below_autograd",
+    "current_dispatch_mode",
+    "current_transform",
+    "disable_infra_mode",
+    "disable_torch_dispatch",
+    "dispatch_mode_count",
+    "dispatch_mode_stack",
+    "function_mode_stack",
+    "higher_order_operators",
+    "push_mode",
+    "set_grad_enabled",
+    "unset_infra_mode",
+]

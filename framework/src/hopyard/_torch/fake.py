@@ -1,0 +1,27 @@
+"""Fake tensors: shapes, types and devices without data."""
+
+from __future__ import annotations
+
+from torch._guards import detect_fake_mode as detect_fake_mode
+from torch._subclasses.fake_impls import fast_detach as fast_detach
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException as DataDependentOutputException,
+)
+from torch._subclasses.fake_tensor import (
+    DynamicOutputShapeException as DynamicOutputShapeException,
+)
+from torch._subclasses.fake_tensor import FakeTensor as FakeTensor
+from torch._subclasses.fake_tensor import FakeTensorMode as FakeTensorMode
+from torch._subclasses.fake_tensor import is_fake as is_fake
+from torch._subclasses.fake_tensor import unset_fake_temporarily as unset_fake_temporarily
+
+__all__ = [
+    "DataDependentOutputException",
+    "DynamicOutputShapeException",
+    "FakeTensor",
+    "FakeTensorMode",
+    "detect_fake_mode",
+    "fast_detach",
+    "is_fake",
+    "unset_fake_temporarily",
+]

@@ -1,0 +1,26 @@
+"""The tracer: runs a program once and records its operators as a graph.
+
+::
+
+    make_fx ─┐
+             ├─ Tracer ── TracingMode ── Recorder ── TensorSlots
+    capture ─┘   one        sees every     builds      which node stands
+                 capture    operator       the graph   for which tensor
+"""
+
+from __future__ import annotations
+
+from ._inputs import fake_mode_for as fake_mode_for
+from ._inputs import fakify as fakify
+from ._locations import current_location as current_location
+from ._locations import raising_location as raising_location
+from ._make_fx import TRACING_MODES as TRACING_MODES
+from ._make_fx import make_fx as make_fx
+from ._mode import DecompositionTable as DecompositionTable
+from ._mode import TracingMode as TracingMode
+from ._tracer import Placeholder as Placeholder
+from ._tracer import Region as Region
+from ._tracer import Tracer as Tracer
+from ._tracer import TraceRuleFunction as TraceRuleFunction
+from ._tracer import TracingOptions as TracingOptions
+from ._tracer import suspended as suspended

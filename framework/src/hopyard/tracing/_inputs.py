@@ -1,0 +1,27 @@
+"""Example inputs as the values that a capture computes with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+from .._torch.fake import FakeTensorMode, detect_fake_mode
+
+
+def fake_mode_for(values: Iterable[Any]) -> FakeTensorMode:
+    """Return the fake mode that is active or that `values` belong to, or a new one without symbols."""
+    found: FakeTensorMode | None = detect_fake_mode(list(values))
+    if found is not None:
+        return found
+    return FakeTensorMode(allow_fallback_kernels=True, static_shapes=True)
+
+
+def fakify(values: Iterable[Any], fake_mode: FakeTensorMode) -> list[Any]:
+    """Return `values` with tensors made fake; aliases among them stay aliases."""
+    return [
+        fake_mode.from_tensor(value, static_shapes=True) if isinstance(value, Tensor) else value
+        for value in values
+    ]
+

@@ -1,0 +1,118 @@
+"""`make_fx`: trace a function on positional tensors, as torch's function of that name does."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hopyard_hookspecs import TracingMode as TracingModeName
+from torch.fx import GraphModule
+from torch.nn import Module
+
+from .._torch.graphs import PyTreeCodeGen, PyTreeInfo
+from .._torch.pytree import TreeSpec, tree_flatten, tree_unflatten
+from ..errors import UnknownNameError, UsageError
+from ._inputs import fake_mode_for, fakify
+from ._mode import DecompositionTable
+from ._tracer import Placeholder, Tracer, TracingOptions
+
+TRACING_MODES: tuple[TracingModeName, ...] = ("fake", "real")
+
+
+def make_fx(
+    function: Callable[..., Any],
+    decomposition_table: DecompositionTable | None = None,
+    tracing_mode: TracingModeName = "real",
+) -> Callable[..., GraphModule]:
+    """Return a function that, called with example inputs, returns `function` as a graph.
+
+    The graph holds aten operators below autograd, with the names, arguments and metadata that
+    `torch.fx.experimental.proxy_tensor.make_fx` gives them.
+
+    Args:
+        function: A function, module or other callable of positional arguments.
+        decomposition_table: Operators to record as what they decompose into.
+        tracing_mode: `"real"` computes with the inputs' data, `"fake"` with shapes only.
+
+    Raises:
+        UnknownNameError: `tracing_mode` is another word.
+        UsageError: The example inputs do not fit the function's signature (when called).
+        CaptureError: The function cannot be captured (when called).
+    """
+    if tracing_mode not in TRACING_MODES:
+        raise UnknownNameError("tracing mode", tracing_mode, TRACING_MODES)
+
+    @functools.wraps(function)
+    def traced(*args: Any) -> GraphModule:
+        values, spec = tree_flatten(args)
+        fake_mode = None
+        if tracing_mode == "fake":
+            fake_mode = fake_mode_for(values)
+            values = fakify(values, fake_mode)
+        options = TracingOptions(tracing_mode, fake_mode, dict(decomposition_table or {}))
+        names = _parameter_names(function, len(args))
+        tracer = Tracer(options)
+        nested = not all(child.is_leaf() for child in spec.children())
+        output_spec: list[TreeSpec] = []
+
+        def run(*leaves: Any) -> Any:
+            output = function(*tree_unflatten(list(leaves), spec))
+            if not nested:
+                return output
+            flat, flat_spec = tree_flatten(output)
+            output_spec.append(flat_spec)
+            return flat
+
+        graph_module = tracer.trace(run, values, _placeholders(function, names, args), _name(function))
+        if nested:
+            info = PyTreeInfo(names, spec, output_spec[0])
+            graph_module.graph.set_codegen(PyTreeCodeGen(info))
+            graph_module.recompile()
+        return graph_module
+
+    return traced
+
+
+def _parameter_names(function: Callable[..., Any], count: int) -> list[str]:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None or code.co_flags & inspect.CO_VARARGS:
+        return [f"arg{index}" for index in range(count)]
+    names = list(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+    if inspect.ismethod(inspect.unwrap(function)):
+        names = names[1:]
+    if len(names) != count:
+        raise UsageError(
+            f"{_name(function)} takes {len(names)} arguments ({', '.join(names)}), "
+            f"but {count} example inputs were given",
+            hint="give one example input for each, defaults included",
+            stage="make_fx",
+        )
+    return names
+
+
+def _placeholders(
+    function: Callable[..., Any], names: Sequence[str], args: Sequence[Any]
+) -> list[Placeholder]:
+    defaults = _defaults(function)
+    return [
+        Placeholder(f"{name}_{index}", defaults.get(name, ()))
+        for name, arg in zip(names, args, strict=True)
+        for index in range(1, len(tree_flatten(arg)[0]) + 1)
+    ]
+
+
+def _defaults(function: Callable[..., Any]) -> dict[str, tuple[Any, ...]]:
+    if isinstance(function, Module) or not hasattr(inspect.unwrap(function), "__code__"):
+        return {}
+    parameters = inspect.signature(inspect.unwrap(function)).parameters.values()
+    return {
+        parameter.name: (parameter.default,)
+        for parameter in parameters
+        if parameter.default is not inspect.Parameter.empty
+    }
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", type(function).__name__)

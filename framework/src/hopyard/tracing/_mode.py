@@ -1,0 +1,189 @@
+"""The dispatch mode that sees every operator of a captured program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .._torch.dispatch import (
+    PROXY_SLOT,
+    HigherOrderOperator,
+    OpOverload,
+    TorchDispatchMode,
+    autograd_would_have_decomposed,
+    push_mode,
+    unset_infra_mode,
+)
+from .._torch.fake import FakeTensor
+from .._torch.proxies import ProxyTorchDispatchMode
+from .._torch.pytree import tree_flatten
+from ..errors import DataDependentError, UnsupportedError
+from ._constants import ConstantFolder
+from ._locations import current_location
+
+if TYPE_CHECKING:
+    from ._tracer import Tracer
+
+aten = torch.ops.aten
+
+DecompositionTable = Mapping[OpOverload, Callable[..., Any]]
+
+_PLAIN_TENSORS = (Tensor, torch.nn.Parameter, FakeTensor)
+_SIZE_QUERIES = (aten.size.default, aten.stride.default, aten.storage_offset.default)
+
+
+class TracingMode(ProxyTorchDispatchMode):
+    """Records operators in the order in which they are dispatched.
+
+    It sits in torch's proxy slot, below autograd and functorch and above fake tensors, where torch and its
+    higher-order operators look for an active tracer. It derives from torch's mode only to pass their type
+    checks: every method is its own.
+
+    Attributes:
+        tracer: Receives what is recorded.
+        decomposition_table: Operators that are recorded as what they decompose into.
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self, tracer: Tracer, decomposition_table: DecompositionTable) -> None:
+        TorchDispatchMode.__init__(self)
+        self._mode_key = PROXY_SLOT
+        self.tracer: Any = tracer
+        self.decomposition_table = decomposition_table
+        self.pre_dispatch = False
+        self._displaced: list[TorchDispatchMode | None] = []
+
+    @property
+    def enable_tracing(self) -> bool:
+        """True: a mode that is active traces."""
+        return True
+
+    @classmethod
+    def is_infra_mode(cls) -> bool:
+        """True: user modes take precedence."""
+        return True
+
+    def __enter__(self) -> TracingMode:
+        self._displaced.append(unset_infra_mode(PROXY_SLOT))
+        TorchDispatchMode.__enter__(self)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        TorchDispatchMode.__exit__(self, exc_type, exc_value, traceback)
+        displaced = self._displaced.pop()
+        if displaced is not None:
+            push_mode(displaced)
+
+    @contextmanager
+    def enable_decompositions(
+        self, decomposition_table: DecompositionTable | None
+    ) -> Generator[DecompositionTable, None, None]:
+        """Use another decomposition table for a while."""
+        previous = self.decomposition_table
+        self.decomposition_table = decomposition_table or {}
+        try:
+            yield self.decomposition_table
+        finally:
+            self.decomposition_table = previous
+
+    def __sym_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Refuse: real and fake captures have no symbolic numbers."""
+        raise UnsupportedError(
+            f"{getattr(func, '__name__', func)} on a symbolic number",
+            hint="capture with static shapes",
+            stage="capture",
+            location=current_location(),
+        )
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Record one operator and run it."""
+        kwargs = kwargs or {}
+        if func is torch.ops.prim.device.default:
+            return func(*args, **kwargs)
+        if isinstance(func, HigherOrderOperator):
+            return self.tracer.record_higher_order(func, args, kwargs)
+        return self._dispatch(func, args, kwargs)
+
+    def _dispatch(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        leaves, spec = tree_flatten((args, kwargs))
+        if not all(self._is_known(leaf) for leaf in leaves if isinstance(leaf, Tensor)):
+            return NotImplemented
+        if func in self.decomposition_table:
+            with self:
+                return self.decomposition_table[func](*args, **kwargs)
+        if func not in _SIZE_QUERIES and autograd_would_have_decomposed(func, leaves):
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        if func is aten.is_nonzero.default:
+            return self._truth_of(args[0])
+
+        folder = ConstantFolder(self.tracer.recorder.slots, leaves, spec)
+        if torch.Tag.data_dependent_output in func.tags:
+            if folder.all_constant:
+                return folder.evaluate(func)
+            _refuse_reading(func, leaves)
+        return self._record(func, args, kwargs, folder)
+
+    def _record(
+        self,
+        func: OpOverload,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        folder: ConstantFolder,
+    ) -> Any:
+        if func is aten.lift_fresh.default:
+            # The tensor made by torch.tensor() becomes an attribute of the graph module. Were it returned as
+            # it is, an in-place operation on it would change the attribute from one run to the next.
+            func = aten.lift_fresh_copy.default
+        recorder = self.tracer.recorder
+        node = recorder.call(func, args, kwargs, func.overloadpacket.__name__)
+        output = func(*args, **kwargs)
+        recorder.track(output, node, folder.result(func, args, output))
+        return output
+
+    def _truth_of(self, tensor: Tensor) -> Any:
+        if tensor.numel() != 1:
+            raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous")
+        with self:
+            return (tensor != 0).item()
+
+    def _is_known(self, tensor: Tensor) -> bool:
+        return type(tensor) in _PLAIN_TENSORS or self.tracer.recorder.slots.get(tensor) is not None
+
+
+def _refuse_reading(func: OpOverload, leaves: list[Any]) -> None:
+    """Refuse to read a real tensor's value, which would become part of the graph unseen."""
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    if any(isinstance(tensor, FakeTensor) for tensor in tensors):
+        return
+    raise DataDependentError(
+        f"{func} reads the value of a tensor that is only known when the program runs",
+        hint="keep the value in a tensor (torch.where, masking), or pass it as a Python number",
+        stage="capture",
+        location=current_location(),
+    )

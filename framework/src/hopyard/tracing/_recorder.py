@@ -1,0 +1,149 @@
+"""The graph under construction: nodes, the arguments they take and the attributes they read."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule, Node
+from torch.nn import Module, Parameter
+
+from .._torch.graphs import make_graph_module
+from ..errors import UnsupportedError
+from ._slots import Slot, TensorSlots
+from ._values import ValueRecorder
+
+_ATOMS = (
+    bool,
+    complex,
+    float,
+    int,
+    str,
+    torch.device,
+    torch.dtype,
+    torch.layout,
+    torch.memory_format,
+    type(None),
+    type(...),
+)
+
+
+class Recorder:
+    """Builds one graph.
+
+    Attributes:
+        graph: The graph so far.
+        root: The module that owns what `get_attr` nodes read: tensor constants and bodies of regions.
+        slots: Which node stands for which tensor.
+        values: Writes node metadata.
+    """
+
+    def __init__(self, values: ValueRecorder) -> None:
+        self.graph = Graph()
+        self.root = Module()
+        self.slots = TensorSlots()
+        self.values = values
+        self._constants: dict[int, tuple[Tensor, str]] = {}
+
+    def placeholder(self, name: str, value: Any, default: tuple[Any, ...] = ()) -> Node:
+        """Add an input. `default` is empty or holds the default value of the parameter."""
+        node = self.graph.create_node("placeholder", name, default, {})
+        if isinstance(value, Tensor):
+            self.slots.set(value, Slot(node))
+            self.values.annotate(node, value)
+        return node
+
+    def call(
+        self,
+        target: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        name: str,
+    ) -> Node:
+        """Add a call whose arguments are the program's own values."""
+        lowered = tuple([self.lower(item) for item in args])
+        keywords = {key: self.lower(item) for key, item in kwargs.items()}
+        base = self.graph._target_to_str(name)
+        return self.graph.create_node("call_function", target, lowered, keywords, name=base)
+
+    def track(self, value: Any, node: Node, constant: Any = None) -> None:
+        """Let `node` stand for `value` from now on; the items of a container get nodes of their own."""
+        if isinstance(value, Tensor):
+            self.slots.set(value, Slot(node, constant))
+            self.values.annotate(node, value)
+        elif isinstance(value, (list, tuple, dict)):
+            self.values.annotate(node, value)
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            for key, item in items:
+                getitem = self.graph.create_node("call_function", operator.getitem, (node, key), {})
+                self.track(item, getitem, None if constant is None else constant[key])
+
+    def output(self, value: Any) -> Node:
+        """Close the graph."""
+        return self.graph.create_node("output", "output", (self.lower(value),), {})
+
+    def lower(self, value: Any) -> Any:
+        """Return what stands for `value` in a node's arguments.
+
+        Raises:
+            UnsupportedError: No graph can hold such a value.
+        """
+        if isinstance(value, Tensor):
+            slot = self.slots.get(value)
+            return self._attribute(value) if slot is None else slot.node
+        if isinstance(value, _ATOMS):
+            return value
+        if isinstance(value, tuple):
+            items = [self.lower(item) for item in value]
+            return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+        if isinstance(value, list):
+            return [self.lower(item) for item in value]
+        if isinstance(value, dict):
+            return {key: self.lower(item) for key, item in value.items()}
+        if isinstance(value, slice):
+            return slice(*[self.lower(item) for item in (value.start, value.stop, value.step)])
+        if isinstance(value, Module):
+            return self._submodule(value)
+        raise UnsupportedError(
+            f"a graph cannot hold a value of type {type(value).__qualname__}",
+            hint="pass it as an input, or compute it outside the captured function",
+            stage="capture",
+        )
+
+    def attach(self, module: Module, base: str) -> str:
+        """Make `module` an attribute of the root under a fresh name starting with `base`."""
+        name = self._fresh_name(base)
+        self.root.add_module(name, module)
+        return name
+
+    def finish(self, name: str) -> GraphModule:
+        """Return the graph as a module; its code is generated when first needed."""
+        return make_graph_module(self.root, self.graph, name)
+
+    def _attribute(self, tensor: Tensor) -> Node:
+        known = self._constants.get(id(tensor))
+        if known is None:
+            base = "_param_constant" if isinstance(tensor, Parameter) else "_tensor_constant"
+            name = self._fresh_name(base)
+            setattr(self.root, name, tensor)
+            # The tensor is kept with its name, so that its id is not given to another one.
+            known = self._constants[id(tensor)] = (tensor, name)
+        node = self.graph.create_node("get_attr", known[1], (), {})
+        node.meta["val"] = self.values.snapshot(tensor)
+        return node
+
+    def _submodule(self, module: Module) -> Node:
+        for name, child in self.root.named_children():
+            if child is module:
+                return self.graph.create_node("get_attr", name, (), {})
+        name = self.attach(module, "_module")
+        return self.graph.create_node("get_attr", name, (), {})
+
+    def _fresh_name(self, base: str) -> str:
+        index = 0
+        while hasattr(self.root, f"{base}{index}"):
+            index += 1
+        return f"{base}{index}"

@@ -1,0 +1,57 @@
+"""Which node stands for which tensor."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.fx import Node
+
+_serial = itertools.count()
+
+
+@dataclass(slots=True)
+class Slot:
+    """What a tracer knows of a tensor.
+
+    Attributes:
+        node: The node that computes it.
+        constant: Its value, if the value is known while tracing.
+    """
+
+    node: Node
+    constant: Tensor | None = None
+
+
+class TensorSlots:
+    """The slots of one tracer, kept on the tensors themselves.
+
+    An attribute on the tensor costs a twentieth of a weak dictionary. Its name is unique to the tracer, so
+    that nested captures and captures on other threads do not see each other's slots, and it is removed from
+    every surviving tensor when the capture ends.
+    """
+
+    def __init__(self) -> None:
+        self._attribute = f"_hopyard_slot_{next(_serial)}"
+        self._tensors: list[weakref.ref[Tensor]] = []
+
+    def get(self, tensor: Tensor) -> Slot | None:
+        """Return the slot of `tensor`, or None if this tracer never saw it."""
+        slot: Slot | None = tensor.__dict__.get(self._attribute)
+        return slot
+
+    def set(self, tensor: Tensor, slot: Slot) -> None:
+        """Give `tensor` a slot; an in-place operation replaces the one it had."""
+        if self._attribute not in tensor.__dict__:
+            self._tensors.append(weakref.ref(tensor))
+        tensor.__dict__[self._attribute] = slot
+
+    def clear(self) -> None:
+        """Remove the slots from all tensors that are still alive."""
+        for reference in self._tensors:
+            tensor = reference()
+            if tensor is not None:
+                tensor.__dict__.pop(self._attribute, None)
+        self._tensors.clear()

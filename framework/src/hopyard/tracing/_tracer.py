@@ -1,0 +1,266 @@
+"""One capture: from a function and values to a graph module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from hopyard_hookspecs import TracingMode as TracingModeName
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from .._torch.dispatch import PROXY_SLOT, HigherOrderOperator, disable_infra_mode
+from .._torch.fake import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+from ..errors import CaptureError, DataDependentError, HopyardError, UnsupportedError
+from ._locations import current_location, raising_location
+from ._mode import DecompositionTable, TracingMode
+from ._recorder import Recorder
+from ._values import ValueRecorder
+
+TraceRuleFunction = Callable[
+    ["Tracer", HigherOrderOperator, tuple[Any, ...], Mapping[str, Any]], Any
+]
+"""Records a call of a higher-order operator through a tracer and returns the call's result."""
+
+
+class Placeholder(NamedTuple):
+    """An input of the graph to be.
+
+    Attributes:
+        name: What the node is called, as far as the name is free.
+        default: Empty, or the default value of the parameter.
+    """
+
+    name: str
+    default: tuple[Any, ...] = ()
+
+
+class Region(NamedTuple):
+    """The body of a higher-order operator as a graph.
+
+    Attributes:
+        graph_module: The body; its inputs are the operands, then what it captured.
+        captured: Tensors of the enclosing capture that the body used without being given them.
+    """
+
+    graph_module: GraphModule
+    captured: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class TracingOptions:
+    """How a capture and the captures of regions within it are done.
+
+    Attributes:
+        tracing_mode: `"fake"` or `"real"`.
+        fake_mode: Computes fake values; None in real captures.
+        decompositions: Operators to record as what they decompose into.
+        trace_rules: How to record higher-order operators, by name; overrides their own rules.
+        surroundings: Context managers entered, in order, around the user's code.
+    """
+
+    tracing_mode: TracingModeName
+    fake_mode: FakeTensorMode | None = None
+    decompositions: DecompositionTable = field(default_factory=dict)
+    trace_rules: Mapping[str, TraceRuleFunction] = field(default_factory=dict)
+    surroundings: tuple[Callable[[], AbstractContextManager[Any]], ...] = ()
+
+
+class Tracer:
+    """Captures one function.
+
+    A tracer is used once. Regions inside the function are captured by tracers of their own, which share
+    the fake mode and the options.
+
+    Attributes:
+        recorder: The graph under construction.
+        options: How the capture is done.
+        enable_thunkify: Read and set by torch while it computes with symbolic numbers.
+    """
+
+    def __init__(self, options: TracingOptions) -> None:
+        self.options = options
+        self.recorder = Recorder(ValueRecorder(options.fake_mode))
+        self.enable_thunkify = False
+        self._mode = TracingMode(self, options.decompositions)
+
+    @property
+    def root(self) -> torch.nn.Module:
+        """The module that owns what the graph's `get_attr` nodes read."""
+        return self.recorder.root
+
+    @torch.compiler.disable
+    def trace(
+        self,
+        function: Callable[..., Any],
+        values: Sequence[Any],
+        placeholders: Sequence[Placeholder],
+        name: str,
+    ) -> GraphModule:
+        """Run `function(*values)` and return what it did.
+
+        Args:
+            function: Called once. What it returns becomes the graph's output.
+            values: One per placeholder, fake tensors in fake captures.
+            placeholders: The inputs of the graph.
+            name: The name of the graph module's class.
+
+        Raises:
+            CaptureError: The function raised, or did something that a graph cannot hold.
+        """
+        for placeholder, value in zip(placeholders, values, strict=True):
+            self.recorder.placeholder(placeholder.name, value, placeholder.default)
+        try:
+            with self._surroundings():
+                self.recorder.output(function(*values))
+            return self.recorder.finish(name)
+        except HopyardError as error:
+            if isinstance(error, CaptureError) and error.partial_graph is None:
+                error.partial_graph = self.recorder.graph
+            raise
+        except Exception as error:
+            raise self._explain(error) from error
+        finally:
+            self.recorder.slots.clear()
+
+    def record_higher_order(
+        self, operator: HigherOrderOperator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Record a call of a higher-order operator by the rule of the session or its own.
+
+        Raises:
+            UnsupportedError: There is no rule.
+        """
+        rule = self.options.trace_rules.get(operator.name())
+        if rule is None:
+            rule = getattr(operator, "trace_rule", None)
+        if rule is None:
+            raise UnsupportedError(
+                f"no rule for tracing the higher-order operator {operator.name()!r}",
+                hint="install a plugin that registers a trace rule for it "
+                "(hook hopyard_register_trace_rules)",
+                stage="capture",
+                location=current_location(),
+            )
+        return rule(self, operator, args, kwargs)
+
+    def trace_region(
+        self, body: Callable[..., Any], operands: Sequence[Any], name: str
+    ) -> Region:
+        """Capture the body of a higher-order operator.
+
+        A tensor that the body uses and that this tracer knows becomes an input of the region; anything
+        else that it uses becomes a constant of the region.
+        """
+        inner = Tracer(self.options)
+        placeholders = [Placeholder(f"arg{index}") for index in range(len(operands))]
+        graph_module = inner.trace(body, operands, placeholders, name)
+        return Region(graph_module, self._lift(graph_module))
+
+    def record_call(
+        self, operator: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], name: str
+    ) -> Node:
+        """Add a call to the graph without running it."""
+        return self.recorder.call(operator, args, kwargs, name)
+
+    def track(self, value: Any, node: Node) -> Any:
+        """Let `node` stand for `value` and return `value`."""
+        self.recorder.track(value, node)
+        return value
+
+    def _lift(self, graph_module: GraphModule) -> tuple[Tensor, ...]:
+        graph = graph_module.graph
+        captured: dict[int, tuple[Tensor, Node]] = {}
+        last = [node for node in graph.nodes if node.op == "placeholder"][-1:]
+        for node in graph.find_nodes(op="get_attr"):
+            value = getattr(graph_module, str(node.target))
+            if not isinstance(value, Tensor) or self.recorder.slots.get(value) is None:
+                continue
+            self._refuse_lost_gradient(value)
+            if id(value) not in captured:
+                with graph.inserting_after(*last) if last else graph.inserting_before():
+                    placeholder = graph.placeholder(f"captured{len(captured)}")
+                placeholder.meta = dict(node.meta)
+                captured[id(value)] = (value, placeholder)
+                last = [placeholder]
+            node.replace_all_uses_with(captured[id(value)][1])
+            graph.erase_node(node)
+        if captured:
+            graph_module.recompile()
+            _drop_unused_attributes(graph_module)
+        return tuple(value for value, _ in captured.values())
+
+    def _refuse_lost_gradient(self, value: Tensor) -> None:
+        if not (value.requires_grad and torch.is_grad_enabled()):
+            return
+        raise UnsupportedError(
+            "the body of a region uses a tensor that requires grad without being given it, and its "
+            "gradient would be lost",
+            hint="pass the tensor as an operand, or capture under torch.no_grad()",
+            stage="capture",
+            location=current_location(),
+        )
+
+    @contextmanager
+    def _surroundings(self) -> Generator[None, None, None]:
+        with ExitStack() as stack:
+            if self.options.fake_mode is not None:
+                stack.enter_context(self.options.fake_mode)
+            for surrounding in self.options.surroundings:
+                stack.enter_context(surrounding())
+            stack.enter_context(self._mode)
+            stack.enter_context(_autocast_cache_disabled())
+            yield
+
+    def _explain(self, error: Exception) -> CaptureError:
+        location = raising_location(error.__traceback__)
+        explained: CaptureError
+        if isinstance(error, (DataDependentOutputException, DynamicOutputShapeException)):
+            explained = DataDependentError(
+                f"{error.func} depends on the values of a tensor, which a fake capture does not have",
+                hint="keep the value in a tensor, or compute it outside the captured function",
+                stage="capture",
+                location=location,
+            )
+        else:
+            explained = CaptureError(
+                f"the captured function raised {type(error).__name__}: {error}",
+                hint="it must run on the example inputs without hopyard as well",
+                stage="capture",
+                location=location,
+            )
+        explained.partial_graph = self.recorder.graph
+        return explained
+
+
+def suspended() -> AbstractContextManager[Any]:
+    """Return a context in which no tracer records, neither ours nor torch's."""
+    return disable_infra_mode(PROXY_SLOT)
+
+
+@contextmanager
+def _autocast_cache_disabled() -> Generator[None, None, None]:
+    # A cached cast of a parameter would appear as an untracked tensor.
+    enabled = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(enabled)
+
+
+def _drop_unused_attributes(graph_module: GraphModule) -> None:
+    used = {str(node.target) for node in graph_module.graph.find_nodes(op="get_attr")}
+    for name in [*graph_module._parameters, *graph_module._buffers]:
+        if name not in used:
+            delattr(graph_module, name)
+    for name, value in list(vars(graph_module).items()):
+        if isinstance(value, Tensor) and name not in used:
+            delattr(graph_module, name)
