@@ -117,7 +117,7 @@ def test_the_contract_needs_pluggy_only(path: Path) -> None:
         "import importlib\nimportlib.import_module('torch._inductor')",
         "import torch\ngetattr(torch, '_C')",
         "def later():\n    from torch import _guards",
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from torch._ops import OpOverload",
+        "import typing\nif typing.TYPE_CHECKING:\n    from torch._ops import OpOverload",
     ],
 )
 def test_private_torch_is_recognised(source: str) -> None:
