@@ -1,0 +1,1 @@
+"""A Hopyard pass that folds chains of multiplications by constants."""
