@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 
 def build(projects: Iterable[Path], into: Path) -> dict[str, Path]:
-    """Build a wheel of each project with what is installed here, and return them by distribution."""
+    """Build a wheel of each project with what is installed here; return them by distribution."""
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(into)]
     folders = [str(project) for project in projects]
