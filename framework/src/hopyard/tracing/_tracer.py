@@ -22,6 +22,7 @@ from ..errors import CaptureError, DataDependentError, HopyardError, Unsupported
 from ._locations import current_location, raising_location
 from ._mode import DecompositionTable, TracingMode
 from ._recorder import Recorder
+from ._regions import Region, lift_captured
 from ._values import ValueRecorder
 
 TraceRuleFunction = Callable[
@@ -40,18 +41,6 @@ class Placeholder(NamedTuple):
 
     name: str
     default: tuple[Any, ...] = ()
-
-
-class Region(NamedTuple):
-    """The body of a higher-order operator as a graph.
-
-    Attributes:
-        graph_module: The body; its inputs are the operands, then what it captured.
-        captured: Tensors of the enclosing capture that the body used without being given them.
-    """
-
-    graph_module: GraphModule
-    captured: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -162,7 +151,7 @@ class Tracer:
         inner = Tracer(self.options)
         placeholders = [Placeholder(f"arg{index}") for index in range(len(operands))]
         graph_module = inner.trace(body, operands, placeholders, name)
-        return Region(graph_module, self._lift(graph_module))
+        return lift_captured(graph_module, self._is_captured)
 
     def record_call(
         self, operator: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], name: str
@@ -175,27 +164,11 @@ class Tracer:
         self.recorder.track(value, node)
         return value
 
-    def _lift(self, graph_module: GraphModule) -> tuple[Tensor, ...]:
-        graph = graph_module.graph
-        captured: dict[int, tuple[Tensor, Node]] = {}
-        last = [node for node in graph.nodes if node.op == "placeholder"][-1:]
-        for node in graph.find_nodes(op="get_attr"):
-            value = getattr(graph_module, str(node.target))
-            if not isinstance(value, Tensor) or self.recorder.slots.get(value) is None:
-                continue
-            self._refuse_lost_gradient(value)
-            if id(value) not in captured:
-                with graph.inserting_after(*last) if last else graph.inserting_before():
-                    placeholder = graph.placeholder(f"captured{len(captured)}")
-                placeholder.meta = dict(node.meta)
-                captured[id(value)] = (value, placeholder)
-                last = [placeholder]
-            node.replace_all_uses_with(captured[id(value)][1])
-            graph.erase_node(node)
-        if captured:
-            graph_module.recompile()
-            _drop_unused_attributes(graph_module)
-        return tuple(value for value, _ in captured.values())
+    def _is_captured(self, value: Tensor) -> bool:
+        if self.recorder.slots.get(value) is None:
+            return False
+        self._refuse_lost_gradient(value)
+        return True
 
     def _refuse_lost_gradient(self, value: Tensor) -> None:
         if not (value.requires_grad and torch.is_grad_enabled()):
@@ -255,12 +228,3 @@ def _autocast_cache_disabled() -> Generator[None, None, None]:
     finally:
         torch.set_autocast_cache_enabled(enabled)
 
-
-def _drop_unused_attributes(graph_module: GraphModule) -> None:
-    used = {str(node.target) for node in graph_module.graph.find_nodes(op="get_attr")}
-    for name in [*graph_module._parameters, *graph_module._buffers]:
-        if name not in used:
-            delattr(graph_module, name)
-    for name, value in list(vars(graph_module).items()):
-        if isinstance(value, Tensor) and name not in used:
-            delattr(graph_module, name)

@@ -1,0 +1,27 @@
+"""Higher-order operators (HOPs): a name, an eager definition and one rule for each interpreter.
+
+Define one in a package of your own and bind it::
+
+    from hopyard_hookspecs import Hop
+    from hopyard.hops import bind
+
+    def scaled(body, *operands, factor):
+        return factor * body(*operands)
+
+    SCALE = Hop("my_plugin__scale", eager=scaled)
+    scale = bind(SCALE)
+
+    scale(torch.sin, x, factor=2.0)     # in eager: exactly factor * body(x)
+
+A tracer keeps the call as one node whose first operand is the body as a graph. Every other surface has a
+default that sees through to the eager definition; :data:`SURFACES` lists those that a definition may
+replace in `Hop.rules`.
+"""
+
+from __future__ import annotations
+
+from ._operator import Operator as Operator
+from ._registry import bind as bind
+from ._registry import bound as bound
+from ._registry import provider_of as provider_of
+from ._rules import SURFACES as SURFACES

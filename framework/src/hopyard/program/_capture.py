@@ -1,0 +1,139 @@
+"""Capture: from a module or function and example inputs to a program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from hopyard_hookspecs import CaptureRequest, Finding
+from torch import Tensor
+from torch.export.graph_signature import (
+    ArgumentSpec,
+    ConstantArgument,
+    InputKind,
+    InputSpec,
+    TensorArgument,
+)
+from torch.fx import GraphModule, Node
+
+from .._torch.fake import FakeTensorMode, detect_fake_mode
+from ..errors import UnsupportedError
+from ..tracing import (
+    DecompositionTable,
+    Placeholder,
+    Tracer,
+    TraceRuleFunction,
+    TracingOptions,
+    fakify,
+)
+from ._calling import CallingConvention, InputLeaf, describe_inputs
+from ._functional import PureFunction, State
+from ._lift import lift_constants, split_mutations
+from ._manifest import Manifest
+from ._program import Program
+
+
+@dataclass(frozen=True)
+class CaptureOptions:
+    """What a session brings to a capture.
+
+    Attributes:
+        decompositions: Operators to record as what they decompose into.
+        trace_rules: How to record higher-order operators, by name.
+        surroundings: Context managers entered around the user's code, in order.
+        findings: Filled by the safeguards among the surroundings.
+        manifest: Versions of what captures.
+    """
+
+    manifest: Manifest
+    decompositions: DecompositionTable = field(default_factory=dict)
+    trace_rules: Mapping[str, TraceRuleFunction] = field(default_factory=dict)
+    surroundings: tuple[Callable[[], AbstractContextManager[Any]], ...] = ()
+    findings: Sequence[Finding] = ()
+
+
+def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
+    """Capture a program on fake tensors: nothing is computed, and no tensor of the user's is changed.
+
+    Raises:
+        CaptureError: The program cannot be captured.
+    """
+    leaves, values, in_spec = describe_inputs(request.target, request.args, request.kwargs)
+    state = State.of(request.target)
+    fake_mode = _fake_mode(values)
+    pure = PureFunction(request.target, list(state.all), in_spec)
+    operands = fakify([*state.all.values(), *values], fake_mode)
+    tracer = Tracer(
+        TracingOptions(
+            tracing_mode="fake",
+            fake_mode=fake_mode,
+            decompositions=options.decompositions,
+            trace_rules=options.trace_rules,
+            surroundings=options.surroundings,
+        )
+    )
+    function = torch.func.functionalize(pure, remove="mutations")
+    name = getattr(request.target, "__name__", type(request.target).__name__)
+    graph_module = tracer.trace(function, operands, _placeholders(state, leaves), name)
+
+    specs = _input_specs(graph_module, state, leaves)
+    constants = lift_constants(graph_module, specs, fake_mode)
+    signature = split_mutations(graph_module, specs, pure.rebound)
+    assert pure.out_spec is not None
+    return Program(
+        graph_module,
+        signature,
+        state=state.all,
+        constants=constants,
+        convention=CallingConvention(leaves, in_spec, pure.out_spec),
+        findings=options.findings,
+        manifest=options.manifest,
+    )
+
+
+def _fake_mode(values: Sequence[Any]) -> FakeTensorMode:
+    found: FakeTensorMode | None = detect_fake_mode(list(values))
+    if found is None:
+        # A module may hold tensors that are neither parameters nor buffers; they become constants.
+        return FakeTensorMode(allow_non_fake_inputs=True, static_shapes=True)
+    if found.shape_env is not None and not found.static_shapes:
+        raise UnsupportedError(
+            "the example inputs belong to a fake mode with symbolic shapes",
+            hint="capture with plain tensors",
+            stage="capture",
+        )
+    return found
+
+
+def _placeholders(state: State, leaves: Sequence[InputLeaf]) -> list[Placeholder]:
+    names = [f"p_{name}" for name in state.parameters] + [f"b_{name}" for name in state.buffers]
+    names = [name.replace(".", "_") for name in names]
+    return [Placeholder(name) for name in [*names, *(leaf.name for leaf in leaves)]]
+
+
+def _input_specs(
+    graph_module: GraphModule, state: State, leaves: Sequence[InputLeaf]
+) -> list[InputSpec]:
+    nodes: list[Node] = graph_module.graph.find_nodes(op="placeholder")
+    kinds = [
+        *((InputKind.PARAMETER, name) for name in state.parameters),
+        *((InputKind.BUFFER, name) for name in state.buffers),
+        *((InputKind.USER_INPUT, None) for _ in leaves),
+    ]
+    specs = []
+    expected = [*state.all.values(), *(leaf.expected for leaf in leaves)]
+    for node, (kind, target), value in zip(nodes, kinds, expected, strict=True):
+        node.target = node.name
+        persistent = target not in state.transient if kind is InputKind.BUFFER else None
+        specs.append(InputSpec(kind, _argument(node, value), target, persistent))
+    return specs
+
+
+def _argument(node: Node, expected: Any) -> ArgumentSpec:
+    if isinstance(node.meta.get("val"), Tensor):
+        return TensorArgument(node.name)
+    node.meta["val"] = expected
+    return ConstantArgument(node.name, expected)

@@ -1,0 +1,117 @@
+"""Programs as `torch.export` programs, and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch.export import ExportedProgram
+from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
+from torch.export.graph_signature import InputKind
+from torch.fx import GraphModule
+
+from .._graph_copy import copy_graph_module
+from ..errors import ProgramError
+from ._calling import CallingConvention, InputLeaf, TensorType
+from ._manifest import Manifest
+
+if TYPE_CHECKING:
+    from ._program import Program
+
+
+def to_exported_program(program: Program) -> ExportedProgram:
+    """Return `program` as an exported program with a graph of its own and shared tensors.
+
+    Raises:
+        ProgramError: torch's verifier refuses it.
+    """
+    graph_module = copy_graph_module(program.graph_module)
+    # Filled input and output lists of the root entry make later lowerings fail.
+    signature = ModuleCallSignature(
+        inputs=[],
+        outputs=[],
+        in_spec=program.convention.in_spec,
+        out_spec=program.convention.out_spec,
+    )
+    transient = {
+        str(spec.target)
+        for spec in program.signature.input_specs
+        if spec.kind is InputKind.BUFFER and not spec.persistent
+    }
+    persistent = {name: value for name, value in program.state.items() if name not in transient}
+    constants = {name: program.state[name] for name in transient}
+    try:
+        return ExportedProgram(
+            root=graph_module,
+            graph=graph_module.graph,
+            graph_signature=program.signature,
+            state_dict=persistent,
+            range_constraints={},
+            module_call_graph=[ModuleCallEntry("", signature)],
+            constants={**program.constants, **constants},
+        )
+    except Exception as error:
+        raise ProgramError(
+            f"torch.export does not accept the program: {error}",
+            hint="run hopyard.verify on the program's graph after each pass",
+            stage="to_exported_program",
+        ) from error
+
+
+def from_exported_program(exported: ExportedProgram, manifest: Manifest) -> Program:
+    """Return an exported program as a program with a graph of its own and shared tensors.
+
+    Raises:
+        ProgramError: It has dynamic shapes, tokens or custom objects.
+    """
+    from ._program import Program
+
+    graph_module: GraphModule = copy_graph_module(exported.graph_module)
+    signature = exported.graph_signature
+    known = (
+        InputKind.PARAMETER,
+        InputKind.BUFFER,
+        InputKind.CONSTANT_TENSOR,
+        InputKind.USER_INPUT,
+    )
+    for spec in signature.input_specs:
+        if spec.kind not in known:
+            raise ProgramError(
+                f"the exported program has an input of kind {spec.kind.name}",
+                hint="export it without custom objects and effect tokens",
+                stage="from_exported_program",
+            )
+    if exported.range_constraints:
+        raise ProgramError(
+            "the exported program has dynamic shapes",
+            hint="export it with static shapes",
+            stage="from_exported_program",
+        )
+    placeholders = {node.name: node for node in graph_module.graph.find_nodes(op="placeholder")}
+    leaves = []
+    for spec in signature.input_specs:
+        if spec.kind is InputKind.USER_INPUT:
+            value = placeholders[spec.arg.name].meta["val"]
+            expected = TensorType.of(value) if hasattr(value, "dtype") else spec.arg.value
+            leaves.append(InputLeaf(spec.arg.name, spec.arg.name, expected))
+    convention = CallingConvention(
+        tuple(leaves), exported.call_spec.in_spec, exported.call_spec.out_spec
+    )
+    tensors = {**exported.constants, **exported.state_dict}
+    state = {
+        str(spec.target): tensors[str(spec.target)]
+        for spec in signature.input_specs
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER)
+    }
+    constants = {
+        str(spec.target): exported.constants[str(spec.target)]
+        for spec in signature.input_specs
+        if spec.kind is InputKind.CONSTANT_TENSOR
+    }
+    return Program(
+        graph_module,
+        signature,
+        state=state,
+        constants=constants,
+        convention=convention,
+        manifest=manifest,
+    )

@@ -1,0 +1,195 @@
+"""A captured program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import torch
+from hopyard_hookspecs import Finding
+from torch import Tensor
+from torch.export.graph_signature import (
+    ExportGraphSignature,
+    InputKind,
+    OutputKind,
+    OutputSpec,
+    TensorArgument,
+)
+from torch.fx import Graph, GraphModule, Node
+
+from ..errors import ProgramError, VerificationError
+from ._calling import CallingConvention
+from ._manifest import Manifest
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+_MUTATIONS = (
+    OutputKind.BUFFER_MUTATION,
+    OutputKind.PARAMETER_MUTATION,
+    OutputKind.USER_INPUT_MUTATION,
+)
+
+
+class Program:
+    """A graph with its calling convention and its state.
+
+    Call it as the captured function was called. The graph itself is pure: parameters, buffers and
+    constants are placeholders before the user's inputs, and what the function changed in place is returned
+    before its results; calling the program writes the changes back.
+
+    A program is not changed once it exists: passes make new programs, which share parameters with the old.
+
+    Attributes:
+        graph_module: The graph. To edit it, copy it and use :meth:`with_graph`.
+        signature: What each placeholder and each output stands for.
+        state: Parameters and buffers by qualified name; the tensors of the captured module itself.
+        constants: Other tensors that the program reads, by name.
+        convention: The structure of arguments and results.
+        findings: What safeguards reported without refusing the capture.
+        manifest: Versions of what made the program.
+    """
+
+    def __init__(
+        self,
+        graph_module: GraphModule,
+        signature: ExportGraphSignature,
+        *,
+        state: Mapping[str, Tensor],
+        constants: Mapping[str, Any],
+        convention: CallingConvention,
+        findings: Sequence[Finding] = (),
+        manifest: Manifest,
+    ) -> None:
+        self.graph_module = graph_module
+        self.signature = signature
+        self.state = dict(state)
+        self.constants = dict(constants)
+        self.convention = convention
+        self.findings = tuple(findings)
+        self.manifest = manifest
+
+    @property
+    def graph(self) -> Graph:
+        """The fx graph."""
+        return self.graph_module.graph
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program.
+
+        Raises:
+            InputError: The arguments are not of the kind that was captured.
+        """
+        leaves = self.convention.flatten(args, kwargs)
+        operands = self._operands(leaves)
+        outputs = self.graph_module(*operands.values())
+        specs = self.signature.output_specs
+        results = []
+        for spec, value in zip(specs, outputs, strict=True):
+            if spec.kind in _MUTATIONS:
+                self._write_back(spec, value, operands)
+            else:
+                results.append(value)
+        return self.convention.unflatten(results)
+
+    def with_graph(self, graph_module: GraphModule) -> Program:
+        """Return a program with another graph, the same calling convention and the same state.
+
+        Raises:
+            VerificationError: The graph takes other inputs or returns another number of outputs.
+        """
+        placeholders = [node.name for node in graph_module.graph.find_nodes(op="placeholder")]
+        expected = [spec.arg.name for spec in self.signature.input_specs]
+        if placeholders != expected:
+            raise VerificationError(
+                f"the graph takes the inputs {placeholders} instead of {expected}",
+                hint="a pass must leave placeholders as they are",
+                stage="with_graph",
+            )
+        return Program(
+            graph_module,
+            _resigned(self.signature, graph_module),
+            state=self.state,
+            constants=self.constants,
+            convention=self.convention,
+            findings=self.findings,
+            manifest=self.manifest,
+        )
+
+    def print_readable(self) -> str:
+        """Return the graph as Python code with shapes and source lines."""
+        return str(
+            self.graph_module.print_readable(print_output=False, include_stride=False, colored=False)
+        )
+
+    def to_exported_program(self) -> ExportedProgram:
+        """Return the program as a `torch.export.ExportedProgram` that shares its tensors.
+
+        Raises:
+            ProgramError: torch's verifier refuses it.
+        """
+        from ._export import to_exported_program
+
+        return to_exported_program(self)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the program as a `.pt2` file, whole or not at all.
+
+        Raises:
+            ArtifactError: The file cannot be written, or the graph holds something that cannot be saved.
+        """
+        from ._artifact import save_program
+
+        save_program(self, path)
+
+    def __reduce__(self) -> NoReturn:
+        raise ProgramError(
+            "a program is not pickled, since loading a pickle runs its author's code",
+            hint="use program.save(path) and hopyard.load(path)",
+            stage="program",
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<Program of {len(self.graph.nodes)} nodes, {len(self.convention.inputs)} inputs, "
+            f"{len(self.state)} parameters and buffers>"
+        )
+
+    def _operands(self, leaves: Sequence[Any]) -> dict[str, Any]:
+        remaining = iter(leaves)
+        operands: dict[str, Any] = {}
+        for spec in self.signature.input_specs:
+            name = spec.arg.name
+            if spec.kind is InputKind.USER_INPUT:
+                operands[name] = next(remaining)
+            elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+                operands[name] = self.state[str(spec.target)]
+            else:
+                operands[name] = self.constants[str(spec.target)]
+        return operands
+
+    def _write_back(self, spec: OutputSpec, value: Tensor, operands: Mapping[str, Any]) -> None:
+        target = str(spec.target)
+        into_input = spec.kind is OutputKind.USER_INPUT_MUTATION
+        destination: Tensor = operands[target] if into_input else self.state[target]
+        with torch.no_grad():
+            destination.copy_(value)
+
+
+def _resigned(signature: ExportGraphSignature, graph_module: GraphModule) -> ExportGraphSignature:
+    """Return the signature with the names that the outputs have in another graph."""
+    outputs: Sequence[Any] = graph_module.graph.output_node().args[0]  # type: ignore[assignment]
+    if len(outputs) != len(signature.output_specs):
+        raise VerificationError(
+            f"the graph returns {len(outputs)} values instead of {len(signature.output_specs)}",
+            hint="a pass must leave the outputs as many and in the order they were",
+            stage="with_graph",
+        )
+    specs = []
+    for spec, value in zip(signature.output_specs, outputs, strict=True):
+        argument = spec.arg
+        if isinstance(value, Node) and isinstance(argument, TensorArgument):
+            argument = TensorArgument(value.name)
+        specs.append(OutputSpec(spec.kind, argument, spec.target))
+    return ExportGraphSignature(list(signature.input_specs), specs)

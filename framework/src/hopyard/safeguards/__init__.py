@@ -1,0 +1,9 @@
+"""The kernel's side of safeguards: one observer for all of them, and the policies that findings meet.
+
+A safeguard is a plugin's declaration of what to watch; see `hopyard_hookspecs.safeguards`.
+"""
+
+from __future__ import annotations
+
+from ._observer import Observer as Observer
+from ._observer import WatchList as WatchList

@@ -1,0 +1,304 @@
+"""Sessions: one set of plugins and what can be done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from hopyard_hookspecs import (
+    Backend,
+    CaptureRequest,
+    Finding,
+    Hop,
+    Mode,
+    Pass,
+    Policy,
+    Safeguard,
+    TraceRule,
+)
+from importlib_metadata import version
+
+from .errors import HopyardError, UnknownNameError, UsageError
+from .pipeline import Pipeline
+from .plugins import PluginManager, PluginStatus, Registered, distribution_for, resolve
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from .hops import Operator
+    from .pipeline import PipelineResult
+    from .program import Manifest, Program
+    from .tracing import DecompositionTable
+
+
+class Session:
+    """One set of loaded plugins.
+
+    Making a session finds, checks and loads plugins and asks each what it registers; it does not import
+    torch. A session is not changed afterwards and may be used by several threads.
+
+    Args:
+        plugins: Plugins that need not be installed: modules or objects with hook implementations.
+        discover: Whether to look for installed plugins.
+        allow: Slugs of the only installed plugins to use.
+        deny: Slugs of plugins not to use.
+        strict: Whether a broken plugin is an error; if not, it is left out and reported by
+            `session.plugins.infos`.
+
+    Attributes:
+        plugins: What became of each plugin.
+        modes: Registered modes, by name.
+        hops: Registered higher-order operators, by name.
+        trace_rules: How to trace higher-order operators of others, by the operator's name.
+        safeguards: Registered safeguards, by name.
+        passes: Registered passes, by name.
+        backends: Registered backends, by name.
+
+    Raises:
+        PluginError: A plugin is broken, incompatible or in conflict with another.
+    """
+
+    def __init__(
+        self,
+        *,
+        plugins: Iterable[object] = (),
+        discover: bool = True,
+        allow: Iterable[str] | None = None,
+        deny: Iterable[str] = (),
+        strict: bool = True,
+    ) -> None:
+        self.plugins = PluginManager(
+            plugins=plugins, discover=discover, allow=allow, deny=deny, strict=strict
+        )
+        collect = self.plugins.collect
+        self.modes: Mapping[str, Registered[Mode]] = collect(
+            "mode", "hopyard_register_modes", lambda mode: mode.name, Mode
+        )
+        self.hops: Mapping[str, Registered[Hop]] = collect(
+            "higher-order operator", "hopyard_register_hops", lambda hop: hop.name, Hop
+        )
+        self.trace_rules: Mapping[str, Registered[TraceRule]] = collect(
+            "trace rule", "hopyard_register_trace_rules", lambda rule: rule.operator, TraceRule
+        )
+        self.safeguards: Mapping[str, Registered[Safeguard]] = collect(
+            "safeguard", "hopyard_register_safeguards", lambda guard: guard.name, Safeguard
+        )
+        self.passes: Mapping[str, Registered[Pass]] = collect(
+            "pass", "hopyard_register_passes", lambda entry: entry.name, Pass
+        )
+        self.backends: Mapping[str, Registered[Backend]] = collect(
+            "backend", "hopyard_register_backends", lambda backend: backend.name, Backend
+        )
+
+    def capture(
+        self,
+        target: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        modes: Iterable[str] = (),
+        policies: Mapping[str, Policy] | None = None,
+        decompositions: DecompositionTable | None = None,
+    ) -> Program:
+        """Capture a module or function as a program.
+
+        The function runs once, on fake tensors: nothing is computed, and the module, its state and the
+        inputs are as before afterwards, whether the capture succeeds or not. Shapes are those of the
+        example inputs, and Python numbers among them become part of the program. The grad mode is the
+        caller's.
+
+        Args:
+            target: A module or function.
+            args: Positional example inputs.
+            kwargs: Keyword example inputs.
+            modes: Names of modes to use besides those that are always used.
+            policies: What becomes of safeguards' findings, by hazard code.
+            decompositions: Operators to record as what they decompose into, for example
+                `torch.export.default_decompositions()`.
+
+        Raises:
+            CaptureError: The program cannot be captured, or a safeguard refused it.
+            UnknownNameError: There is no such mode or hazard.
+        """
+        if not isinstance(args, tuple):
+            raise UsageError(
+                f"args is a {type(args).__name__} instead of a tuple",
+                hint="write session.capture(module, (x,))",
+                stage="capture",
+            )
+        request = CaptureRequest(target, args, dict(kwargs or {}))
+        self.plugins.notify("hopyard_before_capture", request=request)
+        try:
+            program = self._capture(request, modes, policies or {}, decompositions or {})
+        except BaseException as error:
+            self._report_failure(request, error)
+            raise
+        self.plugins.notify(
+            "hopyard_after_capture",
+            request=request,
+            graph_module=program.graph_module,
+            error=None,
+        )
+        return program
+
+    def pipeline(self, text: str) -> Pipeline:
+        """Read pipeline text, for example `"decompose{table=core-aten},dce"`.
+
+        Raises:
+            PipelineSyntaxError: The text does not parse.
+            UnknownNameError: There is no such pass.
+            OptionError: A pass does not have such an option, or the option such a value.
+        """
+        from .pipeline import resolve_steps
+
+        pipeline = Pipeline.parse(text)
+        resolve_steps(pipeline, self.passes)
+        return pipeline
+
+    def run(self, pipeline: Pipeline | str, program: Program) -> PipelineResult:
+        """Run passes on a program and return the new program with a record of each pass.
+
+        The given program is left as it is, also when a pass fails.
+
+        Raises:
+            PassError: A pass failed, or returned a graph that is not sound.
+        """
+        from .pipeline import run
+
+        if isinstance(pipeline, str):
+            pipeline = self.pipeline(pipeline)
+        return run(pipeline, program, self)
+
+    def load(self, path: str | PathLike[str]) -> Program:
+        """Read a program that :meth:`Program.save` wrote, without executing anything in the file.
+
+        Raises:
+            ArtifactError: The file is missing, damaged, of another kind, or contains code.
+            UnknownNameError: It needs a plugin that is not installed; the message says which.
+        """
+        from .program import load_program
+
+        self._bind_hops()
+        return load_program(path, self.hops)
+
+    def from_exported_program(self, exported: ExportedProgram) -> Program:
+        """Return a program of `torch.export` as a program of this session; tensors are shared.
+
+        Raises:
+            ProgramError: It has dynamic shapes, effect tokens or custom objects.
+        """
+        from .program import from_exported_program
+
+        return from_exported_program(exported, self.manifest())
+
+    def hop(self, name: str) -> Operator:
+        """Return the higher-order operator registered under `name`.
+
+        Raises:
+            UnknownNameError: No plugin registers it.
+        """
+        from .hops import bind
+
+        return bind(self.lookup("higher-order operator", name, self.hops).value)
+
+    def backend(self, name: str) -> Any:
+        """Return the implementation of the backend registered under `name`.
+
+        Raises:
+            UnknownNameError: No plugin registers it.
+            PluginLoadError: It cannot be imported.
+        """
+        registered = self.lookup("backend", name, self.backends)
+        factory: Any = resolve(registered.value.implementation, registered.provider)
+        return factory()
+
+    def lookup(
+        self, kind: str, name: str, registered: Mapping[str, Registered[Any]]
+    ) -> Registered[Any]:
+        """Return an entry of one of the session's mappings.
+
+        Raises:
+            UnknownNameError: There is none of that name; the message says what would provide it.
+            DuplicateNameError: Two plugins claim the name and the session is not strict.
+        """
+        found = registered.get(name)
+        if found is not None:
+            return found
+        conflict = self.plugins.conflict(kind, name)
+        if conflict is not None:
+            raise conflict
+        raise UnknownNameError(
+            kind, name, registered, distribution=distribution_for(kind, name)
+        )
+
+    def manifest(self) -> Manifest:
+        """Return the versions that programs made by this session carry."""
+        import torch
+
+        from .program import Manifest
+
+        active = [
+            info.provider for info in self.plugins.infos if info.status is PluginStatus.ACTIVE
+        ]
+        return Manifest(version("hopyard"), str(torch.__version__), tuple(active))
+
+    def _capture(
+        self,
+        request: CaptureRequest,
+        modes: Iterable[str],
+        policies: Mapping[str, Policy],
+        decompositions: DecompositionTable,
+    ) -> Program:
+        from .program import CaptureOptions, capture
+        from .safeguards import Observer, WatchList
+
+        findings: list[Finding] = []
+        observer = Observer(WatchList.of(self.safeguards.values()), policies, findings)
+        options = CaptureOptions(
+            manifest=self.manifest(),
+            decompositions=decompositions,
+            trace_rules={
+                name: resolve(entry.value.rule, entry.provider)  # type: ignore[misc]
+                for name, entry in self.trace_rules.items()
+            },
+            surroundings=(*self._modes(request, modes), lambda: observer),
+            findings=findings,
+        )
+        return capture(request, options)
+
+    def _modes(
+        self, request: CaptureRequest, names: Iterable[str]
+    ) -> list[Callable[[], AbstractContextManager[Any]]]:
+        requested = {name: self.lookup("mode", name, self.modes) for name in names}
+        default = {name: entry for name, entry in self.modes.items() if entry.value.default}
+        chosen = {**default, **requested}
+        in_order = sorted(chosen.values(), key=lambda entry: (entry.value.order, entry.value.name))
+        return [_entering(entry, request) for entry in in_order]
+
+    def _report_failure(self, request: CaptureRequest, error: BaseException) -> None:
+        try:
+            self.plugins.notify(
+                "hopyard_after_capture", request=request, graph_module=None, error=error
+            )
+        except HopyardError as another:
+            error.add_note(f"and then an observer failed: {another}")
+
+    def _bind_hops(self) -> None:
+        from .hops import bind
+
+        for entry in self.hops.values():
+            bind(entry.value)
+
+
+def load(path: str | PathLike[str]) -> Program:
+    """Read a program with the plugins that are installed; see :meth:`Session.load`."""
+    return Session().load(path)
+
+
+def _entering(
+    entry: Registered[Mode], request: CaptureRequest
+) -> Callable[[], AbstractContextManager[Any]]:
+    factory: Any = resolve(entry.value.factory, entry.provider)
+    return lambda: factory(request)
