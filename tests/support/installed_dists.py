@@ -1,4 +1,4 @@
-"""The distributions of `tests/fixtures/dists`, installed by pip where only some Pythons see them."""
+"""Installs the distributions of `tests/fixtures/dists` where only chosen programs see them."""
 
 from __future__ import annotations
 
