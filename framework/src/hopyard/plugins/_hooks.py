@@ -88,9 +88,13 @@ class Hooks:
     def _refuse_unusable(self, plugin: object, provider: Provider) -> None:
         if plugin is None:
             raise _broken(provider, "is None instead of a module or an object with hooks")
-        for slug, present in self._pluggy.list_name_plugin():
-            if present is plugin:
-                raise _broken(provider, f"is the same object as the plugin {slug!r}")
+        try:
+            present = self._pluggy.get_name(plugin)
+        except Exception as cause:
+            message = f"comparing it with the other plugins raised {describe(cause)}"
+            raise _broken(provider, message) from cause
+        if present is not None:
+            raise _broken(provider, f"is the same object as the plugin {present!r}, or equal to it")
 
     def _marked(self, plugin: object, provider: Provider) -> list[tuple[str, pluggy.HookImpl]]:
         """Return what the plugin marks as implementations, of hooks that exist or not."""
