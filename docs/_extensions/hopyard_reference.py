@@ -28,11 +28,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, get_origin
 
 from sphinx.pycode import ModuleAnalyzer
+from sphinx.util.nodes import make_refnode
 
 import hopyard_hookspecs
 
 if TYPE_CHECKING:
+    from docutils.nodes import Element
+    from sphinx.addnodes import pending_xref
     from sphinx.application import Sphinx
+    from sphinx.environment import BuildEnvironment
 
 _COMMENT = re.compile(r"^<!-- generated: (\w+) ?([\w.]*) -->$", re.MULTILINE)
 _ELSEWHERE = ("hopyard.errors", "hopyard.cli")
@@ -76,8 +80,19 @@ def _topic(module: ModuleType) -> Iterator[str]:
 
 def _members(module: str) -> Iterator[str]:
     package = importlib.import_module(module)
+    elsewhere = _also_offered_by(module.rpartition(".")[0])
     for name in _public_names(package):
-        yield from _documented(module, name)
+        value = getattr(package, name)
+        if not inspect.ismodule(value) and not any(value is other for other in elsewhere):
+            yield from _documented(module, name)
+
+
+def _also_offered_by(parent: str) -> list[object]:
+    """Return what the package above offers, and what is therefore documented there."""
+    if not parent:
+        return []
+    package = importlib.import_module(parent)
+    return [getattr(package, name) for name in getattr(package, "__all__", [])]
 
 
 def _packages(module: str) -> Iterator[str]:
@@ -87,8 +102,14 @@ def _packages(module: str) -> Iterator[str]:
         if private or found.name in _ELSEWHERE:
             continue
         yield f"## `{found.name}`\n"
-        yield f"```{{eval-rst}}\n.. automodule:: {found.name}\n   :no-members:\n```\n"
+        # A function may be called like the module it is in; the name then stands for the function.
+        options = ":no-index:" if _names_no_module(package, found.name) else ""
+        yield f"```{{eval-rst}}\n.. automodule:: {found.name}\n   :no-members:\n   {options}\n```\n"
         yield from _members(found.name)
+
+
+def _names_no_module(package: ModuleType, submodule: str) -> bool:
+    return submodule.rpartition(".")[2] in getattr(package, "__all__", [])
 
 
 def _public_names(module: ModuleType) -> list[str]:
@@ -167,8 +188,27 @@ def _mark_provisional(
         lines[:0] = _PROVISIONAL
 
 
+def _resolve_short_name(
+    app: Sphinx, env: BuildEnvironment, reference: pending_xref, content: Element
+) -> Element | None:
+    """Link a name that a docstring gives without its module, if only one object can be meant."""
+    domain = env.domains.python_domain
+    if reference.get("refdomain") != "py":
+        return None
+    found = {
+        (entry.docname, entry.node_id): name
+        for name, entry in domain.objects.items()
+        if name.endswith(f".{reference['reftarget']}") and name.startswith("hopyard")
+    }
+    if len(found) != 1:
+        return None
+    ((page, anchor), name) = found.popitem()
+    return make_refnode(app.builder, reference["refdoc"], page, anchor, content, name)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the extension to Sphinx."""
     app.connect("source-read", _expand_source)
     app.connect("autodoc-process-docstring", _mark_provisional)
+    app.connect("missing-reference", _resolve_short_name)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
