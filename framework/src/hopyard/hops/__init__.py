@@ -21,6 +21,7 @@ replace in `Hop.rules`.
 from __future__ import annotations
 
 from ._operator import Operator as Operator
+from ._operator import is_eager as is_eager
 from ._registry import bind as bind
 from ._registry import bound as bound
 from ._registry import provider_of as provider_of

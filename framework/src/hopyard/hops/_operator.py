@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -56,7 +56,7 @@ class Operator(HigherOrderOperator):
                 hint=f"write {self.name()}(body, *operands)",
                 stage=self.name(),
             )
-        if _nothing_active(args):
+        if is_eager(args):
             return self.definition.eager(*args, **kwargs)
         return super().__call__(*args, **kwargs)
 
@@ -83,10 +83,15 @@ def _by_name(name: str) -> Operator:
     return bound(name)
 
 
-def _nothing_active(args: tuple[Any, ...]) -> bool:
-    if dispatch_mode_count() or current_transform() is not None or has_torch_function(args):
+def is_eager(args: Sequence[Any]) -> bool:
+    """Say whether a call with these operands is plain eager execution.
+
+    It is not if a dispatch or function mode, a functorch transform, a compiler or a tensor subclass would
+    see it.
+    """
+    if dispatch_mode_count() or current_transform() is not None or has_torch_function(tuple(args)):
         return False
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_dynamo_compiling():
         return False
     for arg in args:
         items = arg if isinstance(arg, (list, tuple)) else (arg,)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from hopyard_hookspecs import CaptureRequest, Finding
 from torch import Tensor
 from torch.export.graph_signature import (
@@ -31,8 +31,10 @@ from ..tracing import (
 )
 from ._calling import CallingConvention, InputLeaf, describe_inputs
 from ._functional import PureFunction, State
+from ._functionalize import functionalize
 from ._lift import lift_constants, split_mutations
 from ._manifest import Manifest
+from ._preserve import preserved, same_storage
 from ._program import Program
 
 
@@ -66,18 +68,18 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
     fake_mode = _fake_mode(values)
     pure = PureFunction(request.target, list(state.all), in_spec)
     operands = fakify([*state.all.values(), *values], fake_mode)
-    tracer = Tracer(
-        TracingOptions(
-            tracing_mode="fake",
-            fake_mode=fake_mode,
-            decompositions=options.decompositions,
-            trace_rules=options.trace_rules,
-            surroundings=options.surroundings,
-        )
+    tracing = TracingOptions(
+        tracing_mode="fake",
+        fake_mode=fake_mode,
+        decompositions=options.decompositions,
+        trace_rules=options.trace_rules,
     )
-    function = torch.func.functionalize(pure, remove="mutations")
+    tracer = Tracer(dataclasses.replace(tracing, surroundings=options.surroundings))
     name = getattr(request.target, "__name__", type(request.target).__name__)
-    graph_module = tracer.trace(function, operands, _placeholders(state, leaves), name)
+    inputs = [*state.all, *(leaf.path for leaf in leaves)]
+    with preserved(request.target), same_storage(inputs, operands):
+        traced = tracer.trace(pure, operands, _placeholders(state, leaves), name)
+    graph_module = functionalize(traced, tracing)
 
     specs = _input_specs(graph_module, state, leaves)
     constants = lift_constants(graph_module, specs, fake_mode)

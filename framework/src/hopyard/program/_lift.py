@@ -23,10 +23,10 @@ from torch.export.graph_signature import (
 )
 from torch.fx import GraphModule, Node
 
-from .._torch.dispatch import OpOverload
 from .._torch.fake import FakeTensorMode
 from ..errors import UnsupportedError
 from ..tracing import drop_unused_attributes
+from ._functionalize import written_nodes
 
 _MUTATION_OF = {
     InputKind.PARAMETER: OutputKind.PARAMETER_MUTATION,
@@ -127,18 +127,14 @@ def _trailing_writes(
 
 
 def _refuse_remaining_writes(graph_module: GraphModule) -> None:
-    for name, module in graph_module.named_modules():
-        if not isinstance(module, GraphModule):
-            continue
-        for node in module.graph.nodes:
-            if isinstance(node.target, OpOverload) and node.target._schema.is_mutable:
-                where = f"region {name}" if name else "the program"
-                raise UnsupportedError(
-                    f"{where} changes {_written_name(node)} in place with {node.target}, "
-                    "which a pure graph cannot express",
-                    hint="return the new value instead of writing it",
-                    stage="capture",
-                )
+    for region, node in written_nodes(graph_module):
+        where = f"region {region}" if region else "the program"
+        raise UnsupportedError(
+            f"{where} changes {_written_name(node)} in place with {node.target}, "
+            "which a pure graph cannot express",
+            hint="return the new value instead of writing it",
+            stage="capture",
+        )
 
 
 def _written_name(node: Node) -> str:

@@ -5,5 +5,6 @@ A safeguard is a plugin's declaration of what to watch; see `hopyard_hookspecs.s
 
 from __future__ import annotations
 
+from .._torch.dispatch import set_grad_enabled as set_grad_enabled
 from ._observer import Observer as Observer
 from ._observer import WatchList as WatchList

@@ -1,0 +1,91 @@
+"""A capture leaves the user's module and inputs as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Module
+
+from ..errors import UnsupportedError
+
+_CONTAINERS = ("_parameters", "_buffers", "_modules")
+
+
+@contextmanager
+def preserved(target: Callable[..., Any]) -> Iterator[None]:
+    """Put every attribute of a module and its submodules back when the block ends.
+
+    Raises:
+        UnsupportedError: The block bound a tensor to a plain attribute. A graph has no place for it, and
+            the next call of the module would have used it.
+    """
+    if not isinstance(target, Module):
+        yield
+        return
+    snapshots = [(name, module, _attributes(module)) for name, module in target.named_modules()]
+    assigned: list[str] = []
+    try:
+        yield
+    finally:
+        for name, module, before in snapshots:
+            prefix = f"{name}." if name else ""
+            assigned += [prefix + attribute for attribute in _restore(module, before)]
+    if assigned:
+        raise UnsupportedError(
+            f"the program assigns a tensor to {', '.join(assigned)}, which the graph would lose",
+            hint=f"register it with register_buffer({assigned[0].rpartition('.')[2]!r}, ...)",
+            stage="capture",
+        )
+
+
+@contextmanager
+def same_storage(names: Sequence[str], values: Sequence[Any]) -> Iterator[None]:
+    """Refuse a block that gives one of `values` another storage behind the tracer's back.
+
+    Raises:
+        UnsupportedError: The block assigned to the `.data` of an input or of a parameter.
+    """
+    before = [_storage(value) for value in values]
+    yield
+    for name, value, storage in zip(names, values, before, strict=True):
+        if _storage(value) != storage:
+            raise UnsupportedError(
+                f"the program replaces the data of {name}, which the graph would lose",
+                hint="use copy_() instead of assigning to .data",
+                stage="capture",
+            )
+
+
+def _attributes(module: Module) -> dict[str, Any]:
+    """Return the module's attributes; the dictionaries of tensors and submodules as copies."""
+    values = module.__dict__
+    copies = {name: dict(values[name]) for name in _CONTAINERS}
+    return {**values, **copies}
+
+
+def _restore(module: Module, before: Mapping[str, Any]) -> list[str]:
+    """Put `before` back and return the plain attributes to which tensors had been bound."""
+    values = module.__dict__
+    assigned = [
+        name
+        for name, value in values.items()
+        if isinstance(value, Tensor) and before.get(name) is not value
+    ]
+    for name in [name for name in values if name not in before]:
+        del values[name]
+    for name, value in before.items():
+        if name in _CONTAINERS:
+            values[name].clear()
+            values[name].update(value)
+        elif values.get(name) is not value:
+            values[name] = value
+    return assigned
+
+
+def _storage(value: Any) -> int | None:
+    if not isinstance(value, Tensor) or value.is_sparse:
+        return None
+    return int(value.untyped_storage()._cdata)
