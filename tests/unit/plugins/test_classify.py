@@ -29,7 +29,8 @@ def test_an_empty_allow_list_admits_nothing() -> None:
 
 
 def test_an_empty_variable_counts_as_unset() -> None:
-    assert admitted(HOPYARD_PLUGINS_ALLOW="", HOPYARD_PLUGINS_DENY=" ") == set(KNOWN)
+    assert admitted(HOPYARD_PLUGINS_ALLOW="", HOPYARD_PLUGINS_DENY="") == set(KNOWN)
+    assert admitted(HOPYARD_PLUGINS_ALLOW=" ", HOPYARD_PLUGINS_DENY=" ") == set(KNOWN)
 
 
 def test_variables_hold_slugs_separated_by_commas() -> None:

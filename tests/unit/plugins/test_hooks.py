@@ -122,6 +122,16 @@ def test_a_strict_manager_raises(plugin: object, word: str) -> None:
 
 
 @pytest.mark.parametrize(("plugin", "word"), AT_FAULT)
+def test_a_refused_plugin_leaves_no_trace(plugin: object, word: str) -> None:
+    manager = PluginManager(discover=False)
+    with pytest.raises(PluginLoadError):
+        manager.register(plugin, "slug")
+    info = manager.register(GoodInstance(), "slug")
+    assert info.status is PluginStatus.ACTIVE
+    assert manager.collect("pass", "hopyard_register_passes", str, object) == {}
+
+
+@pytest.mark.parametrize(("plugin", "word"), AT_FAULT)
 def test_a_lenient_manager_keeps_the_reason_and_never_calls_it(plugin: object, word: str) -> None:
     manager = PluginManager(discover=False, strict=False)
     info = manager.register(plugin, "bad")
@@ -138,6 +148,17 @@ def test_the_closest_hook_and_pluggys_own_verdict_come_with_a_misspelt_one() -> 
     assert raised.value.hint.startswith("did you mean 'hopyard_register_passes'?")
     assert raised.value.stage == "hopyard_register_pases"
     assert isinstance(raised.value.__cause__, pluggy.PluginValidationError)
+
+
+def test_an_optional_hook_is_not_blamed_for_a_misspelt_one() -> None:
+    class Both(Misspelt):
+        @hookimpl(optionalhook=True)
+        def hopyard_of_another_version(self):
+            pass
+
+    with pytest.raises(PluginLoadError) as raised:
+        PluginManager(discover=False).register(Both(), "bad")
+    assert raised.value.stage == "hopyard_register_pases"
 
 
 def test_the_closest_argument_comes_with_a_misspelt_one() -> None:
