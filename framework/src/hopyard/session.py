@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from operator import attrgetter
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hopyard_hookspecs import (
     Backend,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from .pipeline import PipelineResult
     from .program import Manifest, Program
     from .tracing import DecompositionTable
+
+T = TypeVar("T")
 
 
 class Session:
@@ -72,25 +75,17 @@ class Session:
         self.plugins = PluginManager(
             plugins=plugins, discover=discover, allow=allow, deny=deny, strict=strict
         )
-        collect = self.plugins.collect
-        self.modes: Mapping[str, Registered[Mode]] = collect(
-            "mode", "hopyard_register_modes", lambda mode: mode.name, Mode
+        self.modes = self._collect("mode", "hopyard_register_modes", "name", Mode)
+        self.hops = self._collect("higher-order operator", "hopyard_register_hops", "name", Hop)
+        self.trace_rules = self._collect(
+            "trace rule", "hopyard_register_trace_rules", "operator", TraceRule
         )
-        self.hops: Mapping[str, Registered[Hop]] = collect(
-            "higher-order operator", "hopyard_register_hops", lambda hop: hop.name, Hop
+        self.safeguards = self._collect(
+            "safeguard", "hopyard_register_safeguards", "name", Safeguard
         )
-        self.trace_rules: Mapping[str, Registered[TraceRule]] = collect(
-            "trace rule", "hopyard_register_trace_rules", lambda rule: rule.operator, TraceRule
-        )
-        self.safeguards: Mapping[str, Registered[Safeguard]] = collect(
-            "safeguard", "hopyard_register_safeguards", lambda guard: guard.name, Safeguard
-        )
-        self.passes: Mapping[str, Registered[Pass]] = collect(
-            "pass", "hopyard_register_passes", lambda entry: entry.name, Pass
-        )
-        self.backends: Mapping[str, Registered[Backend]] = collect(
-            "backend", "hopyard_register_backends", lambda backend: backend.name, Backend
-        )
+        self.passes = self._collect("pass", "hopyard_register_passes", "name", Pass)
+        self.backends = self._collect("backend", "hopyard_register_backends", "name", Backend)
+        self._drop_failed()
 
     def capture(
         self,
@@ -244,6 +239,26 @@ class Session:
         ]
         return Manifest(version("hopyard"), str(torch.__version__), tuple(active))
 
+    def _collect(self, kind: str, hook: str, key: str, of: type[T]) -> dict[str, Registered[T]]:
+        return self.plugins.collect(kind, hook, attrgetter(key), of)
+
+    def _drop_failed(self) -> None:
+        """Leave out what a plugin registered before another of its hooks failed."""
+        failed = {
+            info.provider for info in self.plugins.infos if info.status is not PluginStatus.ACTIVE
+        }
+        tables: tuple[dict[str, Any], ...] = (
+            self.modes,
+            self.hops,
+            self.trace_rules,
+            self.safeguards,
+            self.passes,
+            self.backends,
+        )
+        for table in tables:
+            for name in [name for name, entry in table.items() if entry.provider in failed]:
+                del table[name]
+
     def _capture(
         self,
         request: CaptureRequest,
@@ -266,7 +281,10 @@ class Session:
             surroundings=(*self._modes(request, modes), lambda: observer),
             findings=findings,
         )
-        return capture(request, options)
+        program = capture(request, options)
+        if observer.refusal is not None:
+            raise observer.refusal
+        return program
 
     def _modes(
         self, request: CaptureRequest, names: Iterable[str]

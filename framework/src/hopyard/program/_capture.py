@@ -24,6 +24,7 @@ from ..errors import UnsupportedError
 from ..tracing import (
     DecompositionTable,
     Placeholder,
+    StackTraces,
     Tracer,
     TraceRuleFunction,
     TracingOptions,
@@ -73,6 +74,7 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
         fake_mode=fake_mode,
         decompositions=options.decompositions,
         trace_rules=options.trace_rules,
+        stack_traces=StackTraces(capture.__code__),
     )
     tracer = Tracer(dataclasses.replace(tracing, surroundings=options.surroundings))
     name = getattr(request.target, "__name__", type(request.target).__name__)

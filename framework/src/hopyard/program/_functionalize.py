@@ -9,7 +9,7 @@ import torch
 from torch.fx import GraphModule, Interpreter, Node
 
 from .._torch.dispatch import OpOverload
-from ..tracing import Placeholder, Tracer, TracingOptions
+from ..tracing import Placeholder, StackTraces, Tracer, TracingOptions
 
 
 def written_nodes(graph_module: GraphModule) -> Iterator[tuple[str, Node]]:
@@ -32,7 +32,7 @@ def functionalize(graph_module: GraphModule, options: TracingOptions) -> GraphMo
         return graph_module
     nodes = graph_module.graph.find_nodes(op="placeholder")
     placeholders = [Placeholder(str(node.target), node.args) for node in nodes]
-    interpreter = Interpreter(graph_module)
+    interpreter = _Replay(graph_module, options.stack_traces)
 
     def replay(*values: Any) -> Any:
         return interpreter.run(*values, enable_io_processing=False)
@@ -45,3 +45,20 @@ def functionalize(graph_module: GraphModule, options: TracingOptions) -> GraphMo
             placeholders,
             type(graph_module).__name__,
         )
+
+
+class _Replay(Interpreter):
+    """Runs a graph; what is recorded meanwhile keeps the source lines of the node that runs."""
+
+    def __init__(self, graph_module: GraphModule, stack_traces: StackTraces | None) -> None:
+        super().__init__(graph_module)
+        self._stack_traces = stack_traces
+
+    def run_node(self, n: Node) -> Any:
+        if self._stack_traces is None:
+            return super().run_node(n)
+        self._stack_traces.inherited = n.meta.get("stack_trace", "")
+        try:
+            return super().run_node(n)
+        finally:
+            self._stack_traces.inherited = None

@@ -25,7 +25,7 @@ from torch.fx import GraphModule, Node
 
 from .._torch.fake import FakeTensorMode
 from ..errors import UnsupportedError
-from ..tracing import drop_unused_attributes
+from ..tracing import drop_unused_attributes, node_location
 from ._functionalize import written_nodes
 
 _MUTATION_OF = {
@@ -134,6 +134,7 @@ def _refuse_remaining_writes(graph_module: GraphModule) -> None:
             "which a pure graph cannot express",
             hint="return the new value instead of writing it",
             stage="capture",
+            location=node_location(node),
         )
 
 

@@ -59,6 +59,9 @@ class Observer(TorchFunctionMode):
         watched: What to look for.
         policies: What becomes of findings, by code, where it differs from the hazard's own policy.
         findings: Receives findings that do not refuse the capture.
+
+    Attributes:
+        refusal: The error that refused the capture, also if the captured program swallowed it.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Observer(TorchFunctionMode):
         self._watched = watched
         self._policies = policies
         self._findings = findings
+        self.refusal: SafeguardError | None = None
 
     def __torch_function__(
         self,
@@ -123,12 +127,21 @@ class Observer(TorchFunctionMode):
             policy=policy,
         )
         if policy is Policy.ERROR:
-            raise SafeguardError(complete, plugin=provider)
-        if policy is Policy.IGNORE:
+            self.refusal = SafeguardError(complete, plugin=provider)
+            raise self.refusal
+        if policy is Policy.IGNORE or complete in self._findings:
             return
         self._findings.append(complete)
         if policy is Policy.WARN:
-            warnings.warn(str(complete), stacklevel=4)
+            _warn(complete)
+
+
+def _warn(finding: Finding) -> None:
+    where = finding.location
+    if where is None:
+        warnings.warn(str(finding), stacklevel=2)
+    else:
+        warnings.warn_explicit(str(finding), UserWarning, where.file, where.line)
 
 
 def _watched(safeguard: Safeguard, provider: Provider | None) -> Mapping[Any, Check]:

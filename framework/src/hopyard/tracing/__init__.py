@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from ._inputs import fake_mode_for as fake_mode_for
 from ._inputs import fakify as fakify
+from ._locations import StackTraces as StackTraces
 from ._locations import current_location as current_location
+from ._locations import node_location as node_location
 from ._locations import raising_location as raising_location
 from ._make_fx import TRACING_MODES as TRACING_MODES
 from ._make_fx import make_fx as make_fx

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from .._torch.graphs import PyTreeCodeGen, PyTreeInfo
 from .._torch.pytree import TreeSpec, tree_flatten, tree_unflatten
 from ..errors import UnknownNameError, UsageError
 from ._inputs import fake_mode_for, fakify
+from ._locations import StackTraces
 from ._mode import DecompositionTable
 from ._tracer import Placeholder, Tracer, TracingOptions
 
@@ -25,6 +27,8 @@ def make_fx(
     function: Callable[..., Any],
     decomposition_table: DecompositionTable | None = None,
     tracing_mode: TracingModeName = "real",
+    *,
+    record_stack_traces: bool = False,
 ) -> Callable[..., GraphModule]:
     """Return a function that, called with example inputs, returns `function` as a graph.
 
@@ -35,6 +39,7 @@ def make_fx(
         function: A function, module or other callable of positional arguments.
         decomposition_table: Operators to record as what they decompose into.
         tracing_mode: `"real"` computes with the inputs' data, `"fake"` with shapes only.
+        record_stack_traces: Whether `node.meta["stack_trace"]` holds the lines that led to a node.
 
     Raises:
         UnknownNameError: `tracing_mode` is another word.
@@ -51,7 +56,12 @@ def make_fx(
         if tracing_mode == "fake":
             fake_mode = fake_mode_for(values)
             values = fakify(values, fake_mode)
-        options = TracingOptions(tracing_mode, fake_mode, dict(decomposition_table or {}))
+        options = TracingOptions(
+            tracing_mode,
+            fake_mode,
+            dict(decomposition_table or {}),
+            stack_traces=StackTraces(sys._getframe().f_code) if record_stack_traces else None,
+        )
         names = _parameter_names(function, len(args))
         tracer = Tracer(options)
         nested = not all(child.is_leaf() for child in spec.children())

@@ -19,10 +19,14 @@ from .._torch.dispatch import (
     push_mode,
     unset_infra_mode,
 )
-from .._torch.fake import FakeTensor
+from .._torch.fake import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+)
 from .._torch.proxies import ProxyTorchDispatchMode
 from .._torch.pytree import tree_flatten
-from ..errors import DataDependentError, UnsupportedError
+from ..errors import CaptureError, DataDependentError, UnsupportedError
 from ._constants import ConstantFolder
 from ._locations import current_location
 
@@ -35,6 +39,10 @@ DecompositionTable = Mapping[OpOverload, Callable[..., Any]]
 
 _PLAIN_TENSORS = (Tensor, torch.nn.Parameter, FakeTensor)
 _SIZE_QUERIES = (aten.size.default, aten.stride.default, aten.storage_offset.default)
+
+
+REFUSALS = (CaptureError, DataDependentOutputException, DynamicOutputShapeException)
+"""What only a capture raises. A program that catches it took a path that it would not take by itself."""
 
 
 class TracingMode(ProxyTorchDispatchMode):
@@ -123,9 +131,13 @@ class TracingMode(ProxyTorchDispatchMode):
         kwargs = kwargs or {}
         if func is torch.ops.prim.device.default:
             return func(*args, **kwargs)
-        if isinstance(func, HigherOrderOperator):
-            return self.tracer.record_higher_order(func, args, kwargs)
-        return self._dispatch(func, args, kwargs)
+        try:
+            if isinstance(func, HigherOrderOperator):
+                return self.tracer.record_higher_order(func, args, kwargs)
+            return self._dispatch(func, args, kwargs)
+        except REFUSALS as refusal:
+            self.tracer.refusal = self.tracer.refusal or refusal
+            raise
 
     def _dispatch(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         leaves, spec = tree_flatten((args, kwargs))

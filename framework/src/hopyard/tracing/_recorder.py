@@ -13,6 +13,7 @@ from torch.nn import Module, Parameter
 
 from .._torch.graphs import make_graph_module
 from ..errors import UnsupportedError
+from ._locations import StackTraces
 from ._slots import Slot, TensorSlots
 from ._values import ValueRecorder
 
@@ -39,13 +40,15 @@ class Recorder:
         root: The module that owns what `get_attr` nodes read: tensor constants and bodies of regions.
         slots: Which node stands for which tensor.
         values: Writes node metadata.
+        stack_traces: Writes the source lines of calls; None if they are not wanted.
     """
 
-    def __init__(self, values: ValueRecorder) -> None:
+    def __init__(self, values: ValueRecorder, stack_traces: StackTraces | None = None) -> None:
         self.graph = Graph()
         self.root = Module()
         self.slots = TensorSlots()
         self.values = values
+        self.stack_traces = stack_traces
         self._constants: dict[int, tuple[Tensor, str]] = {}
 
     def placeholder(self, name: str, value: Any, default: tuple[Any, ...] = ()) -> Node:
@@ -67,7 +70,10 @@ class Recorder:
         lowered = tuple([self.lower(item) for item in args])
         keywords = {key: self.lower(item) for key, item in kwargs.items()}
         base = self.graph._target_to_str(name)
-        return self.graph.create_node("call_function", target, lowered, keywords, name=base)
+        node = self.graph.create_node("call_function", target, lowered, keywords, name=base)
+        if self.stack_traces is not None and (trace := self.stack_traces.current()) is not None:
+            node.meta["stack_trace"] = trace
+        return node
 
     def track(self, value: Any, node: Node, constant: Any = None) -> None:
         """Let `node` stand for `value` from now on; the items of a container get nodes of their own."""
@@ -79,6 +85,8 @@ class Recorder:
             items = value.items() if isinstance(value, dict) else enumerate(value)
             for key, item in items:
                 getitem = self.graph.create_node("call_function", operator.getitem, (node, key), {})
+                if "stack_trace" in node.meta:
+                    getitem.meta["stack_trace"] = node.meta["stack_trace"]
                 self.track(item, getitem, None if constant is None else constant[key])
 
     def output(self, value: Any) -> Node:

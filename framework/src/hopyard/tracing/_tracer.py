@@ -19,7 +19,7 @@ from .._torch.fake import (
     FakeTensorMode,
 )
 from ..errors import CaptureError, DataDependentError, HopyardError, UnsupportedError
-from ._locations import current_location, raising_location
+from ._locations import StackTraces, current_location, raising_location
 from ._mode import DecompositionTable, TracingMode
 from ._recorder import Recorder
 from ._regions import Region, lift_captured
@@ -53,6 +53,7 @@ class TracingOptions:
         decompositions: Operators to record as what they decompose into.
         trace_rules: How to record higher-order operators, by name; overrides their own rules.
         surroundings: Context managers entered, in order, around the user's code.
+        stack_traces: Writes the source lines of nodes; None if they are not wanted.
     """
 
     tracing_mode: TracingModeName
@@ -60,6 +61,7 @@ class TracingOptions:
     decompositions: DecompositionTable = field(default_factory=dict)
     trace_rules: Mapping[str, TraceRuleFunction] = field(default_factory=dict)
     surroundings: tuple[Callable[[], AbstractContextManager[Any]], ...] = ()
+    stack_traces: StackTraces | None = None
 
 
 class Tracer:
@@ -71,12 +73,14 @@ class Tracer:
     Attributes:
         recorder: The graph under construction.
         options: How the capture is done.
+        refusal: The first reason for which the capture must fail, also if the program catches it.
         enable_thunkify: Read and set by torch while it computes with symbolic numbers.
     """
 
     def __init__(self, options: TracingOptions) -> None:
         self.options = options
-        self.recorder = Recorder(ValueRecorder(options.fake_mode))
+        self.recorder = Recorder(ValueRecorder(options.fake_mode), options.stack_traces)
+        self.refusal: Exception | None = None
         self.enable_thunkify = False
         self._mode = TracingMode(self, options.decompositions)
 
@@ -108,7 +112,10 @@ class Tracer:
             self.recorder.placeholder(placeholder.name, value, placeholder.default)
         try:
             with self._surroundings():
-                self.recorder.output(function(*values))
+                output = function(*values)
+                if self.refusal is not None:
+                    raise self.refusal
+                self.recorder.output(output)
             return self.recorder.finish(name)
         except HopyardError as error:
             if isinstance(error, CaptureError) and error.partial_graph is None:
