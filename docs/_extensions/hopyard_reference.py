@@ -148,9 +148,11 @@ def _own_names(module: ModuleType) -> list[str]:
 def _documented(module: str, name: str) -> Iterator[str]:
     value = getattr(importlib.import_module(module), name)
     yield "```{eval-rst}"
-    if inspect.isclass(value):
-        directive = "autoexception" if issubclass(value, BaseException) else "autoclass"
-        yield f".. {directive}:: {module}.{name}"
+    if inspect.isclass(value) and issubclass(value, BaseException):
+        yield f".. autoexception:: {module}.{name}"
+        yield "   :show-inheritance:"
+    elif inspect.isclass(value):
+        yield f".. autoclass:: {module}.{name}"
     elif inspect.isroutine(value):
         yield f".. autofunction:: {module}.{name}"
     else:
@@ -161,7 +163,8 @@ def _documented(module: str, name: str) -> Iterator[str]:
 def _data(module: str, name: str, value: Any) -> Iterator[str]:
     """Yield the description of a value, whose text stands below it where it is defined."""
     home = _re_exports(importlib.import_module(module)).get(name, module)
-    yield f".. py:data:: {module}.{name}"
+    yield f".. py:data:: {name}"
+    yield f"   :module: {module}"
     if isinstance(value, str) or get_origin(value):
         yield f"   :value: {re.sub(r'(typing|collections.abc)[.]', '', repr(value))}"
     if home != module:

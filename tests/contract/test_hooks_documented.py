@@ -47,7 +47,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def described(reference: Path, kind: str) -> set[str]:
     with (reference / "objects.inv").open("rb") as stream:
         inventory = InventoryFile.load(stream, "", lambda base, path: path)
-    return set(inventory.data[kind])
+    return set(inventory[kind])
 
 
 def test_every_module_of_the_contract_is_a_topic_or_shared() -> None:
