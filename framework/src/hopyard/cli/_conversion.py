@@ -1,0 +1,180 @@
+"""From a target to a transformed program that is known to compute the same."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from time import perf_counter
+from typing import Any, TypeVar
+
+from hopyard_hookspecs import Finding, PassRecord
+
+from ..pipeline import Pipeline
+from ..program import Program
+from ..session import Session
+from ..verify import count_nodes
+from ._answer import table
+from ._compare import (
+    Deviation,
+    changed_state,
+    compare,
+    copied,
+    run_eagerly,
+    run_program,
+)
+from ._console import Progress
+from ._factory import Target
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What was done to a target, step by step.
+
+    Attributes:
+        program: The transformed program.
+        captured_nodes: Number of nodes before the first pass.
+        records: What each pass did.
+        texts: Each pass with its options as pipeline text.
+        deviation: How far the program is from eager.
+        seconds: Wall time of what surrounds the passes, by name.
+    """
+
+    program: Program
+    captured_nodes: int
+    records: tuple[PassRecord, ...]
+    texts: tuple[str, ...]
+    deviation: Deviation
+    seconds: dict[str, float]
+
+    @property
+    def nodes(self) -> int:
+        """Number of nodes after the last pass."""
+        return count_nodes(self.program.graph_module)
+
+    def lines(self) -> list[str]:
+        """Return what people read."""
+        findings = self.program.findings
+        return [
+            f"nodes      {self.captured_nodes} -> {self.nodes}",
+            "",
+            *self._steps(),
+            "",
+            f"findings   {len(findings) or 'none'}",
+            *(f"           {finding}" for finding in findings),
+            f"deviation  {self.deviation.largest:.3g} from eager "
+            f"(allowed {self.deviation.allowed:.3g}, {self.deviation.where})",
+        ]
+
+    def data(self) -> dict[str, Any]:
+        """Return what programs read."""
+        return {
+            "nodes_before": self.captured_nodes,
+            "nodes_after": self.nodes,
+            "passes": [
+                _record_data(record, text)
+                for record, text in zip(self.records, self.texts, strict=True)
+            ],
+            "seconds": self.seconds,
+            "findings": [_finding_data(finding) for finding in self.program.findings],
+            "deviation": asdict(self.deviation),
+        }
+
+    def _steps(self) -> list[str]:
+        rows = [("capture", str(self.captured_nodes), "", _time(self.seconds["capture"]), "", "")]
+        for record, text in zip(self.records, self.texts, strict=True):
+            rows.append(
+                (
+                    text,
+                    f"{record.nodes_before} -> {record.nodes_after}",
+                    "yes" if record.modified else "no",
+                    _time(record.seconds),
+                    _time(record.verify_seconds),
+                    str(record.step.provider),
+                )
+            )
+        rows += [(name, "", "", _time(self.seconds[name]), "", "") for name in ("program", "eager")]
+        header = ("STEP", "NODES", "CHANGED", "SECONDS", "VERIFYING", "PROVIDED BY")
+        return table(header, rows, right=(3, 4))
+
+
+def convert(
+    target: Target,
+    pipeline: Pipeline,
+    session: Session,
+    doing: Progress,
+    *,
+    seed: int,
+    tolerance: float | None,
+) -> Conversion:
+    """Capture a target, run a pipeline on it and compare the outcome with eager.
+
+    Args:
+        target: What to capture; it remains as it is.
+        pipeline: The passes to run.
+        session: The plugins to do it with.
+        doing: Told what is being done.
+        seed: Of torch's random numbers, for the program and for eager.
+        tolerance: The relative deviation to allow; None is by precision.
+
+    Raises:
+        CaptureError: The target cannot be captured.
+        PassError: A pass failed, or the program does not compute what eager does.
+    """
+    seconds: dict[str, float] = {}
+
+    def timed(name: str, function: Callable[[], T]) -> T:
+        start = perf_counter()
+        result = function()
+        seconds[name] = perf_counter() - start
+        return result
+
+    args, kwargs = copied((target.args, target.kwargs))
+    for_eager = Target(*copied((target.function, target.args, target.kwargs)))
+    doing("capturing")
+    captured = timed("capture", lambda: _capture(session, target))
+    doing(f"running {pipeline}")
+    result = session.run(pipeline, captured)
+    program = result.program
+    doing("running the program")
+    found = timed("program", lambda: run_program(program, args, kwargs, seed))
+    doing("running eager")
+    names = changed_state(program)
+    expected = timed("eager", lambda: run_eagerly(for_eager, names, seed))
+    deviation = compare(expected, found, tolerance)
+    texts = tuple(str(step) for step in pipeline.steps)
+    return Conversion(
+        program, count_nodes(captured.graph_module), result.records, texts, deviation, seconds
+    )
+
+
+def _capture(session: Session, target: Target) -> Program:
+    codes = [h.code for guard in session.safeguards.values() for h in guard.value.hazards]
+    with warnings.catch_warnings():
+        # Findings that become warnings are part of the answer already.
+        warnings.filterwarnings("ignore", rf"(.*: )?({'|'.join(codes) or '(?!)'}) ", UserWarning)
+        return session.capture(target.function, target.args, target.kwargs)
+
+
+def _record_data(record: PassRecord, text: str) -> dict[str, Any]:
+    return {
+        "text": text,
+        "name": record.step.name,
+        "options": dict(record.step.options),
+        "provider": asdict(record.step.provider),
+        "modified": record.modified,
+        "nodes_before": record.nodes_before,
+        "nodes_after": record.nodes_after,
+        "seconds": record.seconds,
+        "verify_seconds": record.verify_seconds,
+    }
+
+
+def _finding_data(finding: Finding) -> dict[str, Any]:
+    return asdict(finding) | {"policy": finding.policy.value}
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.3f}"

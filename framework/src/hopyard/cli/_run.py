@@ -1,0 +1,115 @@
+"""`hopyard run`."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..pipeline import Pipeline
+from ..session import Session
+from ._answer import Answer
+from ._console import progress
+from ._destination import destination
+from ._factory import (
+    FactoryName,
+    call_factory,
+    find_factory,
+    importing_from_working_directory,
+)
+from ._sessions import open_session
+
+if TYPE_CHECKING:
+    from ._conversion import Conversion
+
+SUMMARY = "Capture a program, run a pipeline on it, compare it with eager and write it to a file."
+
+_DETAILS = """\
+FACTORY is a function without arguments in MODULE that returns (module_or_function, args) or
+(module_or_function, args, kwargs): what to capture, and example inputs. Modules are also looked for
+in the working directory.
+
+The program is captured with gradients off unless --grad is given. torch's random numbers are
+seeded before the factory, the program and eager run, and eager runs on copies of the module and
+its inputs. Nothing is written if the program deviates from eager by more than is allowed.
+
+A plugin that is broken is left out with a warning.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.epilog = _DETAILS
+    parser.add_argument("factory", metavar="MODULE:FACTORY", help="makes what is captured")
+    parser.add_argument(
+        "--pipeline", default="", metavar="TEXT", help="for example 'fold-scale{factor=10},dce'"
+    )
+    parser.add_argument("--out", metavar="FILE.pt2", help="write the program to this file")
+    parser.add_argument("--grad", action="store_true", help="capture and run with gradients on")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of torch's random numbers (0)"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="X",
+        help="allow floating-point results to deviate by X times their largest magnitude or 1 "
+        "(by default 1e-4 in single precision)",
+    )
+    parser.add_argument(
+        "--traceback", action="store_true", help="show the whole traceback of a failure"
+    )
+
+
+def answer(arguments: argparse.Namespace) -> Answer:
+    """Run the command; what can be checked without work is checked first.
+
+    Raises:
+        UsageError: The command line asks for what cannot be.
+        HopyardError: A step failed; the message says which.
+    """
+    name = FactoryName.parse(arguments.factory)
+    out = destination(arguments.out) if arguments.out is not None else None
+    session = open_session()
+    pipeline = session.pipeline(arguments.pipeline)
+    with importing_from_working_directory():
+        conversion = _convert(name, pipeline, session, arguments, out)
+    data = {"factory": str(name), "pipeline": str(pipeline), **conversion.data()}
+    data["out"] = str(out) if out else None
+    data["plugins"] = [asdict(provider) for provider in conversion.program.manifest.plugins]
+    lines = [f"factory    {name}", f"pipeline   {pipeline or '(no passes)'}", *conversion.lines()]
+    lines.append(f"written    {arguments.out}" if out else "written    nothing (no --out)")
+    return Answer(lines, data)
+
+
+def _convert(
+    name: FactoryName,
+    pipeline: Pipeline,
+    session: Session,
+    arguments: argparse.Namespace,
+    out: Path | None,
+) -> Conversion:
+    with progress() as doing:
+        doing("importing torch")
+        import torch
+
+        from ._conversion import convert
+
+        doing(f"calling {name}")
+        factory = find_factory(name)
+        torch.manual_seed(arguments.seed)
+        target = call_factory(factory, name)
+        with torch.set_grad_enabled(arguments.grad):
+            conversion = convert(
+                target,
+                pipeline,
+                session,
+                doing,
+                seed=arguments.seed,
+                tolerance=arguments.tolerance,
+            )
+        if out is not None:
+            doing(f"writing {out.name}")
+            conversion.program.save(out)
+        return conversion
