@@ -75,7 +75,13 @@ def make_fx(
             output_spec.append(flat_spec)
             return flat
 
-        graph_module = tracer.trace(run, values, _placeholders(function, names, args), _name(function))
+        graph_module = tracer.trace(
+            run,
+            values,
+            _placeholders(function, names, args),
+            _name(function),
+            _return_annotation(function),
+        )
         if nested:
             info = PyTreeInfo(names, spec, output_spec[0])
             graph_module.graph.set_codegen(PyTreeCodeGen(info))
@@ -122,6 +128,13 @@ def _defaults(function: Callable[..., Any]) -> dict[str, tuple[Any, ...]]:
         for parameter in parameters
         if parameter.default is not inspect.Parameter.empty
     }
+
+
+def _return_annotation(function: Callable[..., Any]) -> Any:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None or code.co_flags & inspect.CO_VARARGS:
+        return None
+    return getattr(function, "__annotations__", {}).get("return")
 
 
 def _name(function: Callable[..., Any]) -> str:

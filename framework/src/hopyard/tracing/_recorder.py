@@ -89,9 +89,10 @@ class Recorder:
                     getitem.meta["stack_trace"] = node.meta["stack_trace"]
                 self.track(item, getitem, None if constant is None else constant[key])
 
-    def output(self, value: Any) -> Node:
-        """Close the graph."""
-        return self.graph.create_node("output", "output", (self.lower(value),), {})
+    def output(self, value: Any, annotation: Any = None) -> Node:
+        """Close the graph. `annotation` is the return annotation of the captured function."""
+        lowered = (self.lower(value),)
+        return self.graph.create_node("output", "output", lowered, {}, type_expr=annotation)
 
     def lower(self, value: Any) -> Any:
         """Return what stands for `value` in a node's arguments.

@@ -96,6 +96,7 @@ class Tracer:
         values: Sequence[Any],
         placeholders: Sequence[Placeholder],
         name: str,
+        annotation: Any = None,
     ) -> GraphModule:
         """Run `function(*values)` and return what it did.
 
@@ -104,6 +105,7 @@ class Tracer:
             values: One per placeholder, fake tensors in fake captures.
             placeholders: The inputs of the graph.
             name: The name of the graph module's class.
+            annotation: The return annotation that the generated code shows.
 
         Raises:
             CaptureError: The function raised, or did something that a graph cannot hold.
@@ -115,7 +117,7 @@ class Tracer:
                 output = function(*values)
                 if self.refusal is not None:
                     raise self.refusal
-                self.recorder.output(output)
+                self.recorder.output(output, annotation)
             return self.recorder.finish(name)
         except HopyardError as error:
             if isinstance(error, CaptureError) and error.partial_graph is None:
