@@ -9,7 +9,7 @@ INSTALL := $(PIP) install --constraint constraints.txt
 
 PLUGINS  := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 PROJECTS := hookspecs framework $(PLUGINS)
-SOURCES  := $(addsuffix /src,$(PROJECTS))
+SOURCES  := $(addsuffix /src,$(PROJECTS)) $(wildcard docs/examples/*/src)
 BENCHES  := $(patsubst tests/bench/bench_%.py,bench-%,$(wildcard tests/bench/bench_*.py))
 
 BUILD_TOOLS := hatchling editables
@@ -18,7 +18,7 @@ MODELS      := transformers
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format docs bench clean $(BENCHES)
+.PHONY: help demo test lint lint-format lint-style lint-types lint-layers format docs bench clean $(BENCHES)
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,10 +29,18 @@ demo: $(VENV)/.demo ## Capture, guard, transform, delegate and save a real train
 test: $(VENV)/.base ## Run every test.
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/.base ## Check formatting, style, types and layers.
+lint: lint-format lint-style lint-types lint-layers ## Check formatting, style, types and layers.
+
+lint-format: $(VENV)/.base
 	$(BIN)/ruff format --check .
+
+lint-style: $(VENV)/.base
 	$(BIN)/ruff check .
+
+lint-types: $(VENV)/.base
 	$(BIN)/mypy $(SOURCES)
+
+lint-layers: $(VENV)/.base
 	$(BIN)/python -m pytest -q tests/contract/test_layers.py
 
 format: $(VENV)/.base ## Format the code and apply the safe fixes.
