@@ -1,1 +1,52 @@
-"""Calls from a captured graph into a lowered partition, ExecuTorch's delegates included."""
+"""Calls from a captured graph into a lowered partition, ExecuTorch's delegates included.
+
+Importing this package leaves torch unloaded; names that need it are imported when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from ._hop import CALL_DELEGATE as CALL_DELEGATE
+
+if TYPE_CHECKING:
+    from ._delegate import Delegate as Delegate
+    from ._errors import DelegationError as DelegationError
+    from ._lowered_module import LoweredModule as LoweredModule
+    from ._lowered_module import call_delegate as call_delegate
+    from ._reference import ReferenceBackend as ReferenceBackend
+    from ._report import DelegationReport as DelegationReport
+    from ._report import report as report
+
+_HOMES = {
+    "Delegate": "_delegate",
+    "DelegationError": "_errors",
+    "DelegationReport": "_report",
+    "LoweredModule": "_lowered_module",
+    "ReferenceBackend": "_reference",
+    "call_delegate": "_lowered_module",
+    "report": "_report",
+}
+
+__all__ = [
+    "CALL_DELEGATE",
+    "Delegate",
+    "DelegationError",
+    "DelegationReport",
+    "LoweredModule",
+    "ReferenceBackend",
+    "call_delegate",
+    "report",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{home}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

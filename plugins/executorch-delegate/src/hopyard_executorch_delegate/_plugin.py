@@ -2,4 +2,35 @@
 
 from __future__ import annotations
 
-from hopyard_hookspecs import hookimpl as hookimpl
+from collections.abc import Iterator
+
+from hopyard_hookspecs import Backend, Hop, Pass, hookimpl
+
+from ._hop import CALL_DELEGATE
+
+
+@hookimpl
+def hopyard_register_hops() -> Iterator[Hop]:
+    """Register the operator that runs a lowered partition."""
+    yield CALL_DELEGATE
+
+
+@hookimpl
+def hopyard_register_backends() -> Iterator[Backend]:
+    """Register the backend that runs everywhere."""
+    yield Backend(
+        "reference",
+        implementation="hopyard_executorch_delegate:ReferenceBackend",
+        summary="Run a serialised graph with PyTorch's own operators.",
+    )
+
+
+@hookimpl
+def hopyard_register_passes() -> Iterator[Pass]:
+    """Register the pass that hands partitions to a backend."""
+    yield Pass(
+        "delegate",
+        implementation="hopyard_executorch_delegate:Delegate",
+        summary="Replace what a backend supports by calls of lowered partitions.",
+        kind="program",
+    )

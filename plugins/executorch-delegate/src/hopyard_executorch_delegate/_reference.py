@@ -1,0 +1,87 @@
+"""The reference backend, which needs nothing installed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from hopyard.errors import OptionError
+from hopyard.partitioning import changes_operands, draws_random_numbers
+from hopyard_hookspecs import Lowered, Support
+
+from ._format import AtenOperator, UnwritableError, decode, encode, written
+
+NAME = "reference"
+"""What the backend is registered as."""
+
+_KEPT = 64
+
+
+class ReferenceBackend:
+    """Turns a partition into self-describing bytes and runs them with PyTorch's operators.
+
+    What it computes comes from the bytes alone. It takes operators of aten that are functions of
+    their operands: none that write to them, draw random numbers or return anything but tensors.
+    """
+
+    def __init__(self) -> None:
+        self._machine = functools.lru_cache(maxsize=_KEPT)(decode)
+
+    def supports(self, node: Node, /) -> Support:
+        """Say whether the backend takes `node`, and if not, why not."""
+        reason = _objection(node)
+        return Support(not reason, reason)
+
+    def lower(self, partition: GraphModule, options: Mapping[str, Any], /) -> Lowered:
+        """Serialise a partition.
+
+        Raises:
+            OptionError: There are options; the backend has none.
+        """
+        if options:
+            raise OptionError(
+                f"the backend {NAME!r} has no options, but was given {', '.join(options)}",
+                stage="lower",
+            )
+        return Lowered(partition, NAME, encode(partition))
+
+    def run(self, lowered: Lowered, /, *operands: Any) -> tuple[Any, ...]:
+        """Execute the bytes of a partition.
+
+        Raises:
+            ArtifactError: They are damaged, of a later version, or take other operands.
+        """
+        return self._machine(lowered.processed_bytes).run(operands)
+
+
+def _objection(node: Node) -> str:
+    target = node.target
+    if node.op != "call_function" or not isinstance(target, AtenOperator):
+        return "is no operator of aten"
+    if target.namespace != "aten":
+        return f"is an operator of {target.namespace}, not of aten"
+    if changes_operands(node):
+        return "writes to its operands"
+    if draws_random_numbers(node):
+        return "draws random numbers"
+    if torch.Tag.dynamic_output_shape in target.tags:
+        return "the shape of its result depends on values"
+    if not _is_tensors(node.meta.get("val")):
+        return "returns something else than tensors"
+    try:
+        for argument in (*node.args, *node.kwargs.values()):
+            written(argument)
+    except UnwritableError as error:
+        return f"an argument is {error}"
+    return ""
+
+
+def _is_tensors(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(item is None or isinstance(item, Tensor) for item in value)
+    return isinstance(value, Tensor)
