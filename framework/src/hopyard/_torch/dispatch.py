@@ -6,13 +6,19 @@ from torch import _C
 from torch._C import DispatchKey as DispatchKey
 from torch._C import _AutoDispatchBelowAutograd as below_autograd
 from torch._C import _DisableTorchDispatch as disable_torch_dispatch
+from torch._C import _dispatch_tls_local_exclude_set as excluded_dispatch_keys
+from torch._C import _dispatch_tls_local_include_set as included_dispatch_keys
+from torch._C import _is_any_autocast_enabled as is_any_autocast_enabled
 from torch._C import _len_torch_dispatch_stack as dispatch_mode_count
+from torch._C import _PreserveDispatchKeyGuard as preserve_dispatch_keys
+from torch._C import _set_meta_in_tls_dispatch_include as use_meta_kernels
 from torch._C._functorch import TransformType as TransformType
 from torch._C._functorch import peek_interpreter_stack as current_transform
 from torch._ops import HigherOrderOperator as HigherOrderOperator
 from torch._ops import OpOverload as OpOverload
 from torch._ops import OpOverloadPacket as OpOverloadPacket
 from torch._ops import _higher_order_ops as higher_order_operators
+from torch.library import _impls as registered_kernels
 from torch.overrides import _get_current_function_mode_stack as function_mode_stack
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils._python_dispatch import _disable_infra_mode as disable_infra_mode
@@ -46,9 +52,15 @@ __all__ = [
     "disable_torch_dispatch",
     "dispatch_mode_count",
     "dispatch_mode_stack",
+    "excluded_dispatch_keys",
     "function_mode_stack",
     "higher_order_operators",
+    "included_dispatch_keys",
+    "is_any_autocast_enabled",
+    "preserve_dispatch_keys",
     "push_mode",
+    "registered_kernels",
     "set_grad_enabled",
     "unset_infra_mode",
+    "use_meta_kernels",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torch._C import _set_throw_on_mutable_data_ptr as forbid_data_access
 from torch._guards import detect_fake_mode as detect_fake_mode
 from torch._subclasses.fake_impls import fast_detach as fast_detach
 from torch._subclasses.fake_tensor import (
@@ -26,6 +27,7 @@ __all__ = [
     "UnsupportedOperatorException",
     "detect_fake_mode",
     "fast_detach",
+    "forbid_data_access",
     "is_fake",
     "unset_fake_temporarily",
 ]

@@ -27,6 +27,7 @@ from .._torch.fake import (
 from .._torch.proxies import ProxyTorchDispatchMode
 from .._torch.pytree import tree_flatten
 from ..errors import CaptureError, DataDependentError, UnsupportedError
+from ._cache import MISSING, Call
 from ._constants import ConstantFolder
 from ._locations import current_location
 
@@ -65,12 +66,18 @@ class TracingMode(ProxyTorchDispatchMode):
         self.tracer: Any = tracer
         self.decomposition_table = decomposition_table
         self.pre_dispatch = False
+        self.calls = tracer.new_calls()
         self._displaced: list[TorchDispatchMode | None] = []
 
     @property
     def enable_tracing(self) -> bool:
         """True: a mode that is active traces."""
         return True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # A capture as a whole runs outside Dynamo; torch's wrapper for each operator costs more than a dispatch.
+        return False
 
     @classmethod
     def is_infra_mode(cls) -> bool:
@@ -98,12 +105,12 @@ class TracingMode(ProxyTorchDispatchMode):
         self, decomposition_table: DecompositionTable | None
     ) -> Generator[DecompositionTable, None, None]:
         """Use another decomposition table for a while."""
-        previous = self.decomposition_table
-        self.decomposition_table = decomposition_table or {}
+        previous = self.decomposition_table, self.calls
+        self.decomposition_table, self.calls = decomposition_table or {}, self.tracer.new_calls()
         try:
             yield self.decomposition_table
         finally:
-            self.decomposition_table = previous
+            self.decomposition_table, self.calls = previous
 
     def __sym_dispatch__(
         self,
@@ -140,6 +147,18 @@ class TracingMode(ProxyTorchDispatchMode):
             raise
 
     def _dispatch(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.calls is None:
+            return self._dispatch_unseen(func, args, kwargs, None)
+        call = self.calls.read(func, args, kwargs)
+        if call is not None:
+            output = self.calls.replay(func, call, args, kwargs)
+            if output is not MISSING:
+                return output
+        return self._dispatch_unseen(func, args, kwargs, call)
+
+    def _dispatch_unseen(
+        self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], call: Call | None
+    ) -> Any:
         leaves, spec = tree_flatten((args, kwargs))
         if not all(self._is_known(leaf) for leaf in leaves if isinstance(leaf, Tensor)):
             return NotImplemented
@@ -159,7 +178,7 @@ class TracingMode(ProxyTorchDispatchMode):
             if folder.all_constant:
                 return folder.evaluate(func)
             _refuse_reading(func, leaves)
-        return self._record(func, args, kwargs, folder)
+        return self._record(func, args, kwargs, folder, call)
 
     def _record(
         self,
@@ -167,6 +186,7 @@ class TracingMode(ProxyTorchDispatchMode):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         folder: ConstantFolder,
+        call: Call | None,
     ) -> Any:
         if func is aten.lift_fresh.default:
             # The tensor made by torch.tensor() becomes an attribute of the graph module. Were it returned as
@@ -176,6 +196,8 @@ class TracingMode(ProxyTorchDispatchMode):
         node = recorder.call(func, args, kwargs, func.overloadpacket.__name__)
         output = func(*args, **kwargs)
         recorder.track(output, node, folder.result(func, args, output))
+        if call is not None and self.calls is not None:
+            self.calls.learn(call, output)
         return output
 
     def _truth_of(self, tensor: Tensor) -> Any:

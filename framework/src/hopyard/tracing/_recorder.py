@@ -11,9 +11,12 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.nn import Module, Parameter
 
+from .._torch.dispatch import OpOverload
 from .._torch.graphs import make_graph_module
 from ..errors import UnsupportedError
 from ._locations import StackTraces
+from ._metadata import Metadata
+from ._nodes import NodeWriter
 from ._slots import Slot, TensorSlots
 from ._values import ValueRecorder
 
@@ -40,6 +43,7 @@ class Recorder:
         root: The module that owns what `get_attr` nodes read: tensor constants and bodies of regions.
         slots: Which node stands for which tensor.
         values: Writes node metadata.
+        nodes: Appends nodes.
         stack_traces: Writes the source lines of calls; None if they are not wanted.
     """
 
@@ -49,14 +53,15 @@ class Recorder:
         self.slots = TensorSlots()
         self.values = values
         self.stack_traces = stack_traces
+        self.nodes = NodeWriter(self.graph)
+        self._names: dict[OpOverload, str] = {}
         self._constants: dict[int, tuple[Tensor, str]] = {}
 
     def placeholder(self, name: str, value: Any, default: tuple[Any, ...] = ()) -> Node:
         """Add an input. `default` is empty or holds the default value of the parameter."""
         node = self.graph.create_node("placeholder", name, default, {})
         if isinstance(value, Tensor):
-            self.slots.set(value, Slot(node))
-            self.values.annotate(node, value)
+            self.slots.set(value, Slot(node, None, self.values.annotate(node, value)))
         return node
 
     def call(
@@ -69,25 +74,38 @@ class Recorder:
         """Add a call whose arguments are the program's own values."""
         lowered = tuple([self.lower(item) for item in args])
         keywords = {key: self.lower(item) for key, item in kwargs.items()}
-        base = self.graph._target_to_str(name)
-        node = self.graph.create_node("call_function", target, lowered, keywords, name=base)
-        if self.stack_traces is not None and (trace := self.stack_traces.current()) is not None:
-            node.meta["stack_trace"] = trace
-        return node
+        return self._dated(self.nodes.call(target, lowered, keywords, self._identifier(name)))
+
+    def write(
+        self, operator: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any] | None
+    ) -> Node:
+        """Add a call of an operator whose arguments are nodes already."""
+        name = self._names.get(operator)
+        if name is None:
+            name = self._names[operator] = self._identifier(operator.overloadpacket.__name__)
+        return self._dated(self.nodes.call(operator, args, kwargs, name))
+
+    def item(self, node: Node, key: Any) -> Node:
+        """Add the item of a container."""
+        getitem = self.nodes.call(operator.getitem, (node, key), None, "getitem")
+        if "stack_trace" in node.meta:
+            getitem.meta["stack_trace"] = node.meta["stack_trace"]
+        return getitem
 
     def track(self, value: Any, node: Node, constant: Any = None) -> None:
         """Let `node` stand for `value` from now on; the items of a container get nodes of their own."""
         if isinstance(value, Tensor):
-            self.slots.set(value, Slot(node, constant))
-            self.values.annotate(node, value)
+            self.slots.set(value, Slot(node, constant, self.values.annotate(node, value)))
         elif isinstance(value, (list, tuple, dict)):
             self.values.annotate(node, value)
             items = value.items() if isinstance(value, dict) else enumerate(value)
             for key, item in items:
-                getitem = self.graph.create_node("call_function", operator.getitem, (node, key), {})
-                if "stack_trace" in node.meta:
-                    getitem.meta["stack_trace"] = node.meta["stack_trace"]
-                self.track(item, getitem, None if constant is None else constant[key])
+                self.track(item, self.item(node, key), None if constant is None else constant[key])
+
+    def adopt(self, tensor: Tensor, node: Node, metadata: Metadata) -> None:
+        """Let `node` stand for a plain tensor of known metadata."""
+        self.slots.set(tensor, Slot(node, None, metadata))
+        self.values.describe(node, tensor, metadata)
 
     def output(self, value: Any, annotation: Any = None) -> Node:
         """Close the graph. `annotation` is the return annotation of the captured function."""
@@ -131,6 +149,14 @@ class Recorder:
     def finish(self, name: str) -> GraphModule:
         """Return the graph as a module; its code is generated when first needed."""
         return make_graph_module(self.root, self.graph, name)
+
+    def _dated(self, node: Node) -> Node:
+        if self.stack_traces is not None and (trace := self.stack_traces.current()) is not None:
+            node.meta["stack_trace"] = trace
+        return node
+
+    def _identifier(self, name: str) -> str:
+        return str(self.graph._target_to_str(name))
 
     def _attribute(self, tensor: Tensor) -> Node:
         known = self._constants.get(id(tensor))

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.fx import Node
 
+from ._metadata import Metadata
+
 _serial = itertools.count()
 
 
@@ -19,10 +21,12 @@ class Slot:
     Attributes:
         node: The node that computes it.
         constant: Its value, if the value is known while tracing.
+        metadata: What it looked like when it was last recorded, if it is plain and dense.
     """
 
     node: Node
     constant: Tensor | None = None
+    metadata: Metadata | None = None
 
 
 class TensorSlots:
@@ -31,27 +35,30 @@ class TensorSlots:
     An attribute on the tensor costs a twentieth of a weak dictionary. Its name is unique to the tracer, so
     that nested captures and captures on other threads do not see each other's slots, and it is removed from
     every surviving tensor when the capture ends.
+
+    Attributes:
+        attribute: The name of the attribute.
     """
 
     def __init__(self) -> None:
-        self._attribute = f"_hopyard_slot_{next(_serial)}"
+        self.attribute = f"_hopyard_slot_{next(_serial)}"
         self._tensors: list[weakref.ref[Tensor]] = []
 
     def get(self, tensor: Tensor) -> Slot | None:
         """Return the slot of `tensor`, or None if this tracer never saw it."""
-        slot: Slot | None = tensor.__dict__.get(self._attribute)
+        slot: Slot | None = tensor.__dict__.get(self.attribute)
         return slot
 
     def set(self, tensor: Tensor, slot: Slot) -> None:
         """Give `tensor` a slot; an in-place operation replaces the one it had."""
-        if self._attribute not in tensor.__dict__:
+        if self.attribute not in tensor.__dict__:
             self._tensors.append(weakref.ref(tensor))
-        tensor.__dict__[self._attribute] = slot
+        tensor.__dict__[self.attribute] = slot
 
     def clear(self) -> None:
         """Remove the slots from all tensors that are still alive."""
         for reference in self._tensors:
             tensor = reference()
             if tensor is not None:
-                tensor.__dict__.pop(self._attribute, None)
+                tensor.__dict__.pop(self.attribute, None)
         self._tensors.clear()

@@ -19,6 +19,7 @@ from .._torch.fake import (
     FakeTensorMode,
 )
 from ..errors import CaptureError, DataDependentError, HopyardError, UnsupportedError
+from ._cache import FakeCalls, RealCalls
 from ._locations import StackTraces, current_location, raising_location
 from ._mode import DecompositionTable, TracingMode
 from ._recorder import Recorder
@@ -83,6 +84,12 @@ class Tracer:
         self.refusal: Exception | None = None
         self.enable_thunkify = False
         self._mode = TracingMode(self, options.decompositions)
+
+    def new_calls(self) -> FakeCalls | RealCalls:
+        """Return an empty memory of operator calls, for one decomposition table."""
+        if self.options.fake_mode is not None:
+            return FakeCalls(self.recorder)
+        return RealCalls(self.recorder)
 
     @property
     def root(self) -> torch.nn.Module:

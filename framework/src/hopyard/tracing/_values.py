@@ -10,6 +10,8 @@ from torch.fx import Node
 
 from .._torch.fake import FakeTensor, FakeTensorMode, fast_detach
 from .._torch.graphs import extract_tensor_metadata
+from ._fakes import FakeFactory
+from ._metadata import Metadata, MetadataTable
 
 
 class ValueRecorder:
@@ -17,34 +19,64 @@ class ValueRecorder:
 
     `val` is a fake tensor without autograd history: a detached alias of a fake value, or a new fake tensor
     of a real value's size and stride. One fake mode serves a whole trace.
+
+    Attributes:
+        metadata: The metadata seen so far.
+        fakes: Makes fake tensors of the trace's fake mode.
     """
 
     def __init__(self, fake_mode: FakeTensorMode | None) -> None:
-        self._fake_mode = fake_mode
+        self._fake_mode = fake_mode or FakeTensorMode(allow_fallback_kernels=True)
+        self.metadata = MetadataTable()
+        self.fakes = FakeFactory(self._fake_mode)
 
-    def annotate(self, node: Node, value: Any) -> None:
-        """Describe `value` as what `node` computes."""
-        node.meta["val"] = self.snapshot(value)
-        if isinstance(value, Tensor) and not value.is_sparse:
-            node.meta["tensor_meta"] = extract_tensor_metadata(value)
+    def annotate(self, node: Node, value: Any) -> Metadata | None:
+        """Describe `value` as what `node` computes; return its metadata if it is a plain tensor."""
+        if not isinstance(value, Tensor):
+            node.meta["val"] = self.snapshot(value)
+            return None
+        metadata = self._metadata_of(value)
+        if metadata is None:
+            node.meta["val"] = self.snapshot(value)
+            if not value.is_sparse:
+                node.meta["tensor_meta"] = extract_tensor_metadata(value)
+            return None
+        self.describe(node, value, metadata)
+        return metadata
+
+    def describe(self, node: Node, value: Tensor, metadata: Metadata) -> None:
+        """Describe a plain tensor of known metadata as what `node` computes."""
+        if type(value) is FakeTensor:
+            snapshot = self.fakes.snapshot(value, metadata.device)
+        else:
+            snapshot = self.fakes.empty(
+                metadata.shape, metadata.stride, metadata.dtype, metadata.device
+            )
+        node.meta["val"] = snapshot
+        node.meta["tensor_meta"] = metadata.trained if value.requires_grad else metadata.plain
 
     def snapshot(self, value: Any) -> Any:
         """Return a description of `value` that later in-place changes do not reach."""
-        if isinstance(value, FakeTensor):
-            return fast_detach(value.fake_mode, value)
         if isinstance(value, Tensor):
-            return self._describe(value)
+            return self._snapshot(value)
         if isinstance(value, (list, tuple)):
             return type(value)([self.snapshot(item) for item in value])
         if isinstance(value, dict):
             return {key: self.snapshot(item) for key, item in value.items()}
         return value
 
-    def _describe(self, value: Tensor) -> Tensor | None:
+    def _metadata_of(self, value: Tensor) -> Metadata | None:
+        if type(value) is FakeTensor and value.fake_mode is not self._fake_mode:
+            return None
+        if type(value) not in (FakeTensor, Tensor, torch.nn.Parameter):
+            return None
+        return self.metadata.of(value)
+
+    def _snapshot(self, value: Tensor) -> Tensor | None:
+        if isinstance(value, FakeTensor):
+            return fast_detach(value.fake_mode, value)
         if value.is_sparse:
             return None
-        if self._fake_mode is None:
-            self._fake_mode = FakeTensorMode(allow_fallback_kernels=True)
         with self._fake_mode:
             return torch.empty_strided(
                 value.shape, value.stride(), dtype=value.dtype, device=value.device

@@ -1,0 +1,297 @@
+"""Operators that a trace has seen before, on operands of the same kind.
+
+What a fake operator returns is a function of the operator, of its operands' metadata and other arguments, and
+of state that operators can see. All of that is the key:
+
+- the operator; a kernel registered or a Python rule added meanwhile changes the key as well
+- for a tensor: its interned metadata, compared with the tensor at each use, and whether it requires grad
+- for any other argument: its type and its value, so that 1, 1.0 and True differ
+- for lists, tuples and keywords: their kind, length and names
+- the default dtype, the grad and inference modes, deterministic algorithms, autocast, and the thread's
+  included and excluded dispatch keys
+
+Not remembered are operators whose result depends on data, or that change size or stride of an operand; random
+ones are, since fake values have no data. Tensors with a known constant, with symbolic sizes, of other layouts and
+of subclasses take the long way each time. A cache lives as long as a trace, and serves one decomposition table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from .._torch.dispatch import (
+    OpOverload,
+    excluded_dispatch_keys,
+    included_dispatch_keys,
+    is_any_autocast_enabled,
+    registered_kernels,
+)
+from .._torch.fake import FakeTensor
+from ._recipes import Recipe, recipe_for
+from ._recorder import Recorder
+
+aten = torch.ops.aten
+
+_VALUES: Final = frozenset(
+    (
+        bool,
+        complex,
+        float,
+        int,
+        str,
+        torch.device,
+        torch.dtype,
+        torch.layout,
+        torch.memory_format,
+        type(None),
+    )
+)
+_NEVER: Final = frozenset((aten.lift_fresh.default, aten.lift_fresh_copy.default))
+_UNPREDICTABLE: Final = (
+    torch.Tag.data_dependent_output,
+    torch.Tag.dynamic_output_shape,
+    torch.Tag.inplace_view,
+)
+_MASK_TYPES: Final = (torch.bool, torch.int8, torch.uint8)
+
+
+MISSING: Final = object()
+"""Stands for an output that has to be found the long way."""
+
+
+class Call(NamedTuple):
+    """An operator call, read once.
+
+    Attributes:
+        key: What the result depends on.
+        args: The positional arguments as a node holds them.
+        kwargs: The keyword arguments as a node holds them.
+        operands: The tensors among all arguments, in order.
+    """
+
+    key: tuple[Any, ...]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] | None
+    operands: list[Tensor]
+
+
+class FakeCalls:
+    """Recipes of one trace, by key.
+
+    Attributes:
+        hits: Number of calls that were made from a recipe.
+        misses: Number of calls that were not.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._slot_name = recorder.slots.attribute
+        self._recipes: dict[tuple[Any, ...], Recipe] = {}
+        self._predictable: dict[OpOverload, bool] = {}
+        self.hits = 0
+        self.misses = 0
+
+    def read(
+        self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any] | None
+    ) -> Call | None:
+        """Return the call's key and lowered arguments, or None if it must take the long way."""
+        predictable = self._predictable.get(func)
+        if predictable is None:
+            predictable = self._predictable[func] = _is_predictable(func)
+        if not predictable:
+            return None
+        key: list[Any] = [func, len(func.py_kernels), *_environment()]
+        operands: list[Tensor] = []
+        lowered = self._scan(args, key, operands)
+        if lowered is None:
+            return None
+        keywords: dict[str, Any] | None = None
+        if kwargs:
+            key.extend(kwargs)
+            values = self._scan(tuple(kwargs.values()), key, operands)
+            if values is None:
+                return None
+            keywords = dict(zip(kwargs, values, strict=True))
+        if func is aten.index.Tensor and any(t.dtype in _MASK_TYPES for t in operands[1:]):
+            return None
+        return Call(tuple(key), tuple(lowered), keywords, operands)
+
+    def replay(
+        self, func: OpOverload, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Record a call that was seen before and return its output, else :data:`MISSING`."""
+        recipe = self._recipes.get(call.key)
+        if recipe is None:
+            return MISSING
+        self.hits += 1
+        recorder = self._recorder
+        node = recorder.write(func, call.args, call.kwargs)
+        return recipe.make(recorder, call.operands, node)
+
+    def learn(self, call: Call, output: Any) -> None:
+        """Remember what a call returned."""
+        self.misses += 1
+        recipe = recipe_for(output, call.operands, self._recorder)
+        if recipe is not None:
+            self._recipes[call.key] = recipe
+
+    def _scan(
+        self, values: Sequence[Any], key: list[Any], operands: list[Tensor]
+    ) -> list[Any] | None:
+        """Append to `key` and `operands`; return the lowered values, or None for the long way.
+
+        This loop runs for every operand of every operator; `make bench-trace` shows what it costs.
+        """
+        slot_name = self._slot_name
+        lowered: list[Any] = []
+        for value in values:
+            kind = type(value)
+            if kind is FakeTensor:
+                slot = value.__dict__.get(slot_name)
+                if slot is None or slot.constant is not None:
+                    return None
+                metadata = slot.metadata
+                if metadata is None:
+                    return None
+                if not metadata.still_describes(value):
+                    metadata = slot.metadata = self._recorder.values.metadata.of(value)
+                    if metadata is None:
+                        return None
+                key.append(metadata)
+                key.append(value.requires_grad)
+                operands.append(value)
+                lowered.append(slot.node)
+            elif kind in _VALUES:
+                key.append(kind)
+                key.append(value)
+                lowered.append(value)
+            elif kind is list or kind is tuple or kind is torch.Size:
+                key.append(kind)
+                key.append(len(value))
+                items = self._scan(value, key, operands)
+                if items is None:
+                    return None
+                lowered.append(items if kind is list else tuple(items))
+            else:
+                return None
+        return lowered
+
+
+class RealCalls:
+    """Operators on real tensors that are recorded as they are: no constant, no decomposition.
+
+    Their results are computed, not remembered; what is saved is finding out that they are plain. That
+    depends on the operator, on the registered kernels and on the devices of its operands.
+
+    Attributes:
+        hits: Number of calls that were known to be plain.
+        misses: Number of calls that were not.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._slot_name = recorder.slots.attribute
+        self._predictable: dict[OpOverload, bool] = {}
+        self._plain: set[tuple[Any, ...]] = set()
+        self.hits = 0
+        self.misses = 0
+
+    def read(
+        self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any] | None
+    ) -> Call | None:
+        """Return the call's key and lowered arguments, or None if it must take the long way."""
+        predictable = self._predictable.get(func)
+        if predictable is None:
+            predictable = self._predictable[func] = _is_predictable(func)
+        if not predictable:
+            return None
+        key: list[Any] = [func, len(func.py_kernels), len(registered_kernels)]
+        operands: list[Tensor] = []
+        lowered = self._scan(args, key, operands)
+        if lowered is None:
+            return None
+        keywords: dict[str, Any] | None = None
+        if kwargs:
+            values = self._scan(tuple(kwargs.values()), key, operands)
+            if values is None:
+                return None
+            keywords = dict(zip(kwargs, values, strict=True))
+        return Call(tuple(key), tuple(lowered), keywords, operands)
+
+    def replay(
+        self, func: OpOverload, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Record and compute a call that is known to be plain, else return :data:`MISSING`."""
+        if call.key not in self._plain:
+            return MISSING
+        self.hits += 1
+        recorder = self._recorder
+        node = recorder.write(func, call.args, call.kwargs)
+        output = func(*args, **kwargs)
+        recorder.track(output, node)
+        return output
+
+    def learn(self, call: Call, output: Any) -> None:
+        """Remember that a call was recorded as it is."""
+        self.misses += 1
+        self._plain.add(call.key)
+
+    def _scan(
+        self, values: Sequence[Any], key: list[Any], operands: list[Tensor]
+    ) -> list[Any] | None:
+        """Append devices to `key`; return the lowered values, or None for the long way."""
+        slot_name = self._slot_name
+        lowered: list[Any] = []
+        for value in values:
+            kind = type(value)
+            if kind is Tensor or kind is Parameter:
+                slot = value.__dict__.get(slot_name)
+                if slot is None or slot.constant is not None:
+                    return None
+                key.append(value.device)
+                operands.append(value)
+                lowered.append(slot.node)
+            elif kind in _VALUES:
+                lowered.append(value)
+            elif kind is list or kind is tuple or kind is torch.Size:
+                items = self._scan(value, key, operands)
+                if items is None:
+                    return None
+                lowered.append(items if kind is list else tuple(items))
+            else:
+                return None
+        return lowered
+
+
+def _environment() -> tuple[Any, ...]:
+    return (
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.are_deterministic_algorithms_enabled(),
+        _autocast() if is_any_autocast_enabled() else None,
+        included_dispatch_keys().raw_repr(),
+        excluded_dispatch_keys().raw_repr(),
+        len(registered_kernels),
+    )
+
+
+def _autocast() -> tuple[Any, ...]:
+    devices = ("cpu", "cuda")
+    return tuple(
+        (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)) for device in devices
+    )
+
+
+def _is_predictable(func: OpOverload) -> bool:
+    if func.namespace not in ("aten", "prims") or func in _NEVER:
+        return False
+    if func is aten.index.Tensor:
+        return True
+    return not any(tag in func.tags for tag in _UNPREDICTABLE)
+

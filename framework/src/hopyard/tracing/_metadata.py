@@ -1,0 +1,100 @@
+"""What a tensor looks like from outside, as shared values that compare by identity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._torch.graphs import TensorMetadata, extract_tensor_metadata
+
+
+class Metadata:
+    """Size, stride, type, device and storage size of plain dense tensors.
+
+    Two tensors that look the same share one object, so that a look-up by metadata hashes an identity.
+
+    Attributes:
+        shape: Size of each dimension.
+        stride: Stride of each dimension, in elements.
+        offset: Offset into the storage, in elements.
+        dtype: Element type.
+        device: The device, the fake one for a fake tensor.
+        nbytes: Size of the storage.
+        plain: What `meta["tensor_meta"]` says of a tensor that does not require grad.
+        trained: What it says of one that does.
+    """
+
+    __slots__ = (
+        "device",
+        "dtype",
+        "nbytes",
+        "offset",
+        "plain",
+        "shape",
+        "stride",
+        "trained",
+    )
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.shape = tuple(tensor.shape)
+        self.stride = tensor.stride()
+        self.offset = int(tensor.storage_offset())
+        self.dtype = tensor.dtype
+        self.device = tensor.device
+        self.nbytes = tensor.untyped_storage().nbytes()
+        described: TensorMetadata = extract_tensor_metadata(tensor)
+        self.plain = described._replace(requires_grad=False)
+        self.trained = described._replace(requires_grad=True)
+
+    def still_describes(self, tensor: Tensor) -> bool:
+        """Say whether `tensor` looks as it did; `.data = ...` and resizing change it unseen."""
+        return (
+            tensor.shape == self.shape
+            and tensor.stride() == self.stride
+            and tensor.storage_offset() == self.offset
+            and tensor.dtype is self.dtype
+        )
+
+    @property
+    def fills_storage(self) -> bool:
+        """Whether a new tensor of this shape and stride would have a storage of this size."""
+        if self.offset:
+            return False
+        extent = 0
+        if all(self.shape):
+            extent = 1 + sum(
+                (size - 1) * stride for size, stride in zip(self.shape, self.stride, strict=True)
+            )
+        return extent * self.dtype.itemsize == self.nbytes
+
+
+class MetadataTable:
+    """The metadata seen in one trace."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], Metadata] = {}
+
+    def of(self, tensor: Tensor) -> Metadata | None:
+        """Return the metadata of a plain dense tensor, or None for any other kind.
+
+        Sparse, quantized, conjugated, negated and nested tensors, and those with symbolic sizes, have
+        state that sizes and strides do not tell.
+        """
+        if tensor.layout is not torch.strided or tensor.is_quantized:
+            return None
+        if tensor._has_symbolic_sizes_strides or tensor.is_conj() or tensor.is_neg():
+            return None
+        key = (
+            tensor.shape,
+            tensor.stride(),
+            tensor.storage_offset(),
+            tensor.dtype,
+            tensor.device,
+            tensor.untyped_storage().nbytes(),
+        )
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = Metadata(tensor)
+        return known
