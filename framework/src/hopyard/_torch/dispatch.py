@@ -13,6 +13,7 @@ from torch._C import _len_torch_dispatch_stack as dispatch_mode_count
 from torch._C import _PreserveDispatchKeyGuard as preserve_dispatch_keys
 from torch._C import _set_meta_in_tls_dispatch_include as use_meta_kernels
 from torch._C._functorch import TransformType as TransformType
+from torch._C._functorch import is_functorch_wrapped_tensor as is_transformed
 from torch._C._functorch import peek_interpreter_stack as current_transform
 from torch._ops import HigherOrderOperator as HigherOrderOperator
 from torch._ops import OpOverload as OpOverload
@@ -57,6 +58,7 @@ __all__ = [
     "higher_order_operators",
     "included_dispatch_keys",
     "is_any_autocast_enabled",
+    "is_transformed",
     "preserve_dispatch_keys",
     "push_mode",
     "registered_kernels",

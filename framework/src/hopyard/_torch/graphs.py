@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torch.fx._lazy_graph_module import _LazyGraphModule as LazyGraphModule
 from torch.fx._lazy_graph_module import _make_graph_module as make_graph_module
 from torch.fx.graph import _PyTreeCodeGen as PyTreeCodeGen
 from torch.fx.graph import _PyTreeInfo as PyTreeInfo
@@ -13,6 +14,7 @@ from torch.fx.passes.utils.fuser_utils import fuse_by_partitions as fuse_by_part
 
 __all__ = [
     "CapabilityBasedPartitioner",
+    "LazyGraphModule",
     "OperatorSupportBase",
     "PyTreeCodeGen",
     "PyTreeInfo",

@@ -6,8 +6,14 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
-from .._torch.dispatch import disable_torch_dispatch, preserve_dispatch_keys, use_meta_kernels
+from .._torch.dispatch import (
+    disable_torch_dispatch,
+    is_transformed,
+    preserve_dispatch_keys,
+    use_meta_kernels,
+)
 from .._torch.fake import FakeTensor, FakeTensorMode, forbid_data_access
 
 _make_subclass: Final = Tensor._make_subclass
@@ -27,7 +33,8 @@ class FakeFactory:
         self.fake_mode = fake_mode
         with disable_torch_dispatch():
             sample = FakeTensor(fake_mode, torch.empty(0, device="meta"), torch.device("cpu"))
-        self._attributes: dict[str, Any] = dict(sample.__dict__)
+        self._sample: dict[str, Any] = dict(sample.__dict__)
+        self._attributes: dict[torch.device, dict[str, Any]] = {}
         self._protected = not fake_mode._allow_unsafe_data_ptr_access
 
     def empty(
@@ -41,6 +48,33 @@ class FakeFactory:
         with disable_torch_dispatch():
             element = _empty_strided(shape, stride, dtype=dtype, device="meta")
             return self._wrap(element, device)
+
+    def leaf(self, tensor: Tensor) -> Tensor | None:
+        """Return the fake tensor of a real one, or None if only the fake mode itself can tell.
+
+        A plain dense leaf that fills a storage which the mode has not seen needs none of the mode's care for
+        views, subclasses and gradients. The mode is told about the result, so that it gives the same fake
+        to the same tensor later and keeps aliases together.
+        """
+        if type(tensor) not in (Tensor, Parameter) or not _is_plain_leaf(tensor):
+            return None
+        converter = self.fake_mode.fake_tensor_converter.meta_converter
+        describer = converter.describer
+        storage = tensor.untyped_storage()
+        if tensor in describer.lookup_tensor or storage in describer.lookup_storage:
+            return None
+        with disable_torch_dispatch():
+            element = _empty_strided(
+                tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta"
+            )
+            if element.untyped_storage().nbytes() != storage.nbytes():
+                return None
+            fake = self._wrap(element, tensor.device, tensor.requires_grad)
+        if type(tensor) is Parameter:
+            fake.__dict__["_is_param"] = True
+        converter.tensor_memo[describer.get_tensor_id(tensor)] = fake
+        converter.storage_memo[describer.get_storage_id(storage)] = fake.untyped_storage()
+        return fake
 
     def view(
         self,
@@ -75,13 +109,37 @@ class FakeFactory:
         with disable_torch_dispatch():
             return self._wrap(tensor, device)
 
-    def _wrap(self, element: Tensor, device: torch.device) -> Tensor:
+    def _wrap(
+        self, element: Tensor, device: torch.device, requires_grad: bool = False
+    ) -> Tensor:
         fake: Tensor = _make_subclass(
-            FakeTensor, element, False, dispatch_device=True, device_for_backend_keys=device
+            FakeTensor, element, requires_grad, dispatch_device=True, device_for_backend_keys=device
         )
         if self._protected:
             forbid_data_access(fake)
-        attributes = fake.__dict__
-        attributes.update(self._attributes)
-        attributes["_fake_device"] = device
+        attributes = self._attributes.get(device)
+        if attributes is None:
+            attributes = self._attributes[device] = {**self._sample, "_fake_device": device}
+        fake.__dict__.update(attributes)
         return fake
+
+
+def _is_plain_leaf(tensor: Tensor) -> bool:
+    return (
+        tensor.layout is torch.strided
+        and tensor.is_leaf
+        and not tensor._is_view()
+        and tensor.storage_offset() == 0
+        and tensor.device.type in ("cpu", "cuda")
+        and not (
+            tensor.is_quantized
+            or tensor.is_nested
+            or tensor.is_conj()
+            or tensor.is_neg()
+            or tensor.is_inference()
+            or tensor.has_names()
+        )
+        and not (tensor.requires_grad and tensor.grad is not None)
+        and not tensor.__dict__
+        and not is_transformed(tensor)
+    )

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from .._torch.fake import FakeTensorMode, detect_fake_mode
+from ._fakes import FakeFactory
 
 
 def fake_mode_for(values: Iterable[Any]) -> FakeTensorMode:
@@ -20,8 +21,12 @@ def fake_mode_for(values: Iterable[Any]) -> FakeTensorMode:
 
 def fakify(values: Iterable[Any], fake_mode: FakeTensorMode) -> list[Any]:
     """Return `values` with tensors made fake; aliases among them stay aliases."""
-    return [
-        fake_mode.from_tensor(value, static_shapes=True) if isinstance(value, Tensor) else value
-        for value in values
-    ]
+    fakes = FakeFactory(fake_mode)
+    return [_fake(value, fakes) if isinstance(value, Tensor) else value for value in values]
 
+
+def _fake(tensor: Tensor, fakes: FakeFactory) -> Tensor:
+    made = fakes.leaf(tensor)
+    if made is None:
+        made = fakes.fake_mode.from_tensor(tensor, static_shapes=True)
+    return made

@@ -22,6 +22,9 @@ class NodeWriter:
         self._names = graph._graph_namespace._obj_to_name
         self._table = graph._find_nodes_lookup_table.table
         self._insert = graph._insert
+        self._used = graph._graph_namespace._used_names
+        self._counts = graph._graph_namespace._base_count
+        self._numbered: set[str] = set()
         self._no_keywords = immutable_dict()
 
     def call(
@@ -33,7 +36,7 @@ class NodeWriter:
     ) -> Node:
         """Append a call; `name` is a valid identifier that will be numbered if it is taken."""
         graph = self._graph
-        unique = self._namespace.create_name(name, None)
+        unique = self._number(name) if name in self._numbered else self._first(name)
         keywords = kwargs or self._no_keywords
         node = Node(graph, unique, "call_function", target, args, keywords, None)
         self._names[node] = unique
@@ -41,3 +44,18 @@ class NodeWriter:
         self._table["call_function", target][node] = None
         graph._len += 1
         return node
+
+    def _first(self, name: str) -> str:
+        unique = self._namespace.create_name(name, None)
+        if not name[-1].isdigit():
+            self._numbered.add(name)
+        return unique
+
+    def _number(self, name: str) -> str:
+        """Return the next free name, as the namespace would: it skips what others have taken."""
+        number = self._counts.get(name, 0) + 1
+        while (unique := f"{name}_{number}") in self._used:
+            number += 1
+        self._used.add(unique)
+        self._counts[name] = number
+        return unique

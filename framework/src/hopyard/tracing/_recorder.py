@@ -12,7 +12,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.nn import Module, Parameter
 
 from .._torch.dispatch import OpOverload
-from .._torch.graphs import make_graph_module
+from .._torch.graphs import LazyGraphModule
 from ..errors import UnsupportedError
 from ._locations import StackTraces
 from ._metadata import Metadata
@@ -148,7 +148,7 @@ class Recorder:
 
     def finish(self, name: str) -> GraphModule:
         """Return the graph as a module; its code is generated when first needed."""
-        return make_graph_module(self.root, self.graph, name)
+        return LazyGraphModule(self.root, self.graph, name)
 
     def _dated(self, node: Node) -> Node:
         if self.stack_traces is not None and (trace := self.stack_traces.current()) is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.fx import Node
 
+from .._torch.fake import FakeTensor
 from ._metadata import Metadata
 
 _serial = itertools.count()
@@ -34,7 +35,8 @@ class TensorSlots:
 
     An attribute on the tensor costs a twentieth of a weak dictionary. Its name is unique to the tracer, so
     that nested captures and captures on other threads do not see each other's slots, and it is removed from
-    every surviving tensor when the capture ends.
+    every surviving tensor when the capture ends. On fake tensors, which only a capture makes, an empty slot
+    may stay; it refers to nothing.
 
     Attributes:
         attribute: The name of the attribute.
@@ -43,6 +45,7 @@ class TensorSlots:
     def __init__(self) -> None:
         self.attribute = f"_hopyard_slot_{next(_serial)}"
         self._tensors: list[weakref.ref[Tensor]] = []
+        self._slots: list[Slot] = []
 
     def get(self, tensor: Tensor) -> Slot | None:
         """Return the slot of `tensor`, or None if this tracer never saw it."""
@@ -51,12 +54,18 @@ class TensorSlots:
 
     def set(self, tensor: Tensor, slot: Slot) -> None:
         """Give `tensor` a slot; an in-place operation replaces the one it had."""
-        if self.attribute not in tensor.__dict__:
+        attributes = tensor.__dict__
+        if type(tensor) is FakeTensor:
+            self._slots.append(slot)
+        elif self.attribute not in attributes:
             self._tensors.append(weakref.ref(tensor))
-        tensor.__dict__[self.attribute] = slot
+        attributes[self.attribute] = slot
 
     def clear(self) -> None:
-        """Remove the slots from all tensors that are still alive."""
+        """Remove the slots from all tensors that are still alive, and empty those of fake tensors."""
+        for slot in self._slots:
+            del slot.node, slot.constant, slot.metadata
+        self._slots.clear()
         for reference in self._tensors:
             tensor = reference()
             if tensor is not None:

@@ -202,6 +202,7 @@ class Tracer:
         with ExitStack() as stack:
             if self.options.fake_mode is not None:
                 stack.enter_context(self.options.fake_mode)
+                stack.enter_context(_own_cache_disabled(self.options.fake_mode))
             for surrounding in self.options.surroundings:
                 stack.enter_context(surrounding())
             stack.enter_context(self._mode)
@@ -232,6 +233,17 @@ class Tracer:
 def suspended() -> AbstractContextManager[Any]:
     """Return a context in which no tracer records, neither ours nor torch's."""
     return disable_infra_mode(PROXY_SLOT)
+
+
+@contextmanager
+def _own_cache_disabled(fake_mode: FakeTensorMode) -> Generator[None, None, None]:
+    # What reaches the fake mode is new to this trace; hashing it once more would only cost.
+    enabled = fake_mode.cache_enabled
+    fake_mode.cache_enabled = False
+    try:
+        yield
+    finally:
+        fake_mode.cache_enabled = enabled
 
 
 @contextmanager
