@@ -137,7 +137,6 @@ def _is_plain_leaf(tensor: Tensor) -> bool:
             or tensor.is_conj()
             or tensor.is_neg()
             or tensor.is_inference()
-            or tensor.has_names()
         )
         and not (tensor.requires_grad and tensor.grad is not None)
         and not tensor.__dict__
