@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from hopyard.errors import PassError
+from hopyard.errors import HopyardError
 from hopyard.operators import HigherOrderOperator, OpOverload, OpOverloadPacket
 from hopyard.tracing import fake_mode_for, node_location
 from hopyard_hookspecs import PassResult
@@ -224,7 +224,7 @@ class ExportPass:
         except ReplayError:
             raise
         except Exception as cause:
-            problem = cause.message if isinstance(cause, PassError) else str(cause)
+            problem = cause.message if isinstance(cause, HopyardError) else str(cause)
             raise self._error(node, f"raised {type(cause).__name__}: {problem}") from cause
         if result is None and node.users and node.op != "get_attr":
             raise self._error(
@@ -261,8 +261,8 @@ class ExportPass:
         if isinstance(target, (OpOverload, OpOverloadPacket)):
             return self.call_operator(target, args, kwargs, meta)
         if target is _COND and not kwargs:
-            pred, true_fn, false_fn, operands = args
-            return self.call_cond(pred, true_fn, false_fn, operands, meta)
+            pred, true_fn, false_fn, *operands = args
+            return self.call_cond(pred, true_fn, false_fn, operands[0] if operands else (), meta)
         if target is _MAP and not kwargs:
             body, mapped, operands = args
             return self.call_map(body, mapped, operands, meta)
