@@ -106,7 +106,7 @@ def test_named_then_varargs(as_torch: Any) -> None:
     as_torch(total, X, Y, X)
 
 
-def test_an_input_before_keyword_arguments_keeps_its_name(mode: str) -> None:
+def test_an_input_before_keyword_arguments_keeps_its_name(mode: Any) -> None:
     def scaled(x: Tensor, **options: Any) -> Tensor:
         return x * options.get("factor", 2)
 
@@ -184,12 +184,12 @@ def test_callables(function: Callable[..., Any], as_torch: Any) -> None:
 @pytest.mark.parametrize(
     "method", [Scaler().by_class, Doubler().forward, functools.partial(Scaler().scale, offset=2)]
 )
-def test_methods_that_torch_refuses(method: Callable[..., Any], mode: str) -> None:
+def test_methods_that_torch_refuses(method: Callable[..., Any], mode: Any) -> None:
     graph_module = hopyard.make_fx(method, tracing_mode=mode)(X)
     assert graph_module(Y).equal(method(Y))
 
 
-def test_a_bound_method_is_captured_as_the_function_it_binds(mode: str) -> None:
+def test_a_bound_method_is_captured_as_the_function_it_binds(mode: Any) -> None:
     scaler = Scaler()
     graph_module = hopyard.make_fx(scaler.scale, tracing_mode=mode)(X, Y)
     expected = torch_make_fx(lambda x, offset: scaler.scale(x, offset), tracing_mode=mode)(X, Y)
@@ -197,7 +197,7 @@ def test_a_bound_method_is_captured_as_the_function_it_binds(mode: str) -> None:
     assert [node.name for node in graph_module.graph.nodes][:2] == ["x_1", "offset_1"]
 
 
-def test_a_wrong_number_of_inputs_is_a_usage_error(mode: str) -> None:
+def test_a_wrong_number_of_inputs_is_a_usage_error(mode: Any) -> None:
     with pytest.raises(UsageError) as raised:
         hopyard.make_fx(lambda x, y: x + y, tracing_mode=mode)(X)
     assert raised.value.stage == "make_fx"
@@ -205,7 +205,7 @@ def test_a_wrong_number_of_inputs_is_a_usage_error(mode: str) -> None:
 
 def test_an_unknown_mode_names_the_valid_ones() -> None:
     with pytest.raises(UnknownNameError) as raised:
-        hopyard.make_fx(torch.sin, tracing_mode="reel")  # type: ignore[arg-type]
+        hopyard.make_fx(torch.sin, tracing_mode="reel")
     assert raised.value.valid == ("fake", "real")
     assert raised.value.closest == "real"
 
@@ -265,3 +265,10 @@ def test_a_real_tensor_closed_over_in_a_fake_capture_is_refused() -> None:
         hopyard.make_fx(lambda x: x + Y, tracing_mode="fake")(X)
     assert raised.value.location is not None
     assert raised.value.location.file == __file__
+
+
+@pytest.mark.parametrize("mode", ["real"], indirect=True)
+@pytest.mark.parametrize("value", [Y, nn.Parameter(Y), torch.ones(2, 3).t()], ids=type)
+def test_a_tensor_closed_over_and_returned_as_it_is(value: Tensor, as_torch: Any) -> None:
+    graph_module = as_torch(lambda x: (x + 1, value, {"again": value}), X)
+    assert graph_module(X)[1] is value

@@ -105,7 +105,7 @@ def check_told(error: CaptureError, program: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("program", READS, ids=lambda program: program.__name__)
-def test_reading_a_value_is_refused(program: Callable[..., Any], mode: str) -> None:
+def test_reading_a_value_is_refused(program: Callable[..., Any], mode: Any) -> None:
     check_told(capture_refused(program, mode), program)
 
 
@@ -126,7 +126,7 @@ def test_a_real_capture_takes_shapes_from_the_example(
 
 
 @pytest.mark.parametrize("program", READS, ids=lambda program: program.__name__)
-def test_a_refusal_cannot_be_caught_by_the_program(program: Callable[..., Any], mode: str) -> None:
+def test_a_refusal_cannot_be_caught_by_the_program(program: Callable[..., Any], mode: Any) -> None:
     def cautious(x: Tensor, y: Tensor) -> Tensor:
         try:
             return program(x, y)
@@ -136,7 +136,7 @@ def test_a_refusal_cannot_be_caught_by_the_program(program: Callable[..., Any], 
     assert isinstance(capture_refused(cautious, mode), DataDependentError)
 
 
-def test_a_default_in_place_of_a_refused_value_is_no_graph(mode: str) -> None:
+def test_a_default_in_place_of_a_refused_value_is_no_graph(mode: Any) -> None:
     def guarded(x: Tensor, y: Tensor) -> Tensor:
         try:
             scale = x.sum().item()
@@ -159,7 +159,7 @@ def test_the_programs_own_exceptions_stay_its_own(as_torch: Any) -> None:
     as_torch(guarded, fresh=values)
 
 
-def test_an_exception_of_the_program_is_explained(mode: str) -> None:
+def test_an_exception_of_the_program_is_explained(mode: Any) -> None:
     def fails(x: Tensor, y: Tensor) -> Tensor:
         total = x + y
         if total.shape[0] == 4:
@@ -174,7 +174,7 @@ def test_an_exception_of_the_program_is_explained(mode: str) -> None:
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_an_interruption_passes_through(interruption: type[BaseException], mode: str) -> None:
+def test_an_interruption_passes_through(interruption: type[BaseException], mode: Any) -> None:
     def interrupted(x: Tensor, y: Tensor) -> Tensor:
         x + y
         raise interruption
@@ -191,7 +191,7 @@ class Unknown:
 
 
 @pytest.mark.parametrize("output", [Unknown(), {1, 2}, object], ids=["object", "set", "class"])
-def test_an_output_that_no_graph_can_hold_is_refused(output: Any, mode: str) -> None:
+def test_an_output_that_no_graph_can_hold_is_refused(output: Any, mode: Any) -> None:
     with pytest.raises(UnsupportedError) as raised:
         hopyard.make_fx(lambda x: (x + 1, output), tracing_mode=mode)(torch.ones(2))
     assert raised.value.partial_graph is not None
@@ -216,7 +216,7 @@ def test_fake_inputs_of_two_modes_are_refused() -> None:
         hopyard.make_fx(torch.add, tracing_mode="fake")(one, other)
 
 
-def test_a_higher_order_operator_without_a_rule_is_refused(mode: str) -> None:
+def test_a_higher_order_operator_without_a_rule_is_refused(mode: Any) -> None:
     def branches(x: Tensor, y: Tensor) -> Any:
         total = x.sum()
         return torch.ops.higher_order.cond(

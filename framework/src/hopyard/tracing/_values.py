@@ -10,6 +10,7 @@ from torch.fx import Node
 
 from .._torch.fake import FakeTensor, FakeTensorMode, fast_detach
 from .._torch.graphs import extract_tensor_metadata
+from .._torch.proxies import suspend_tracing
 
 
 class ValueRecorder:
@@ -45,7 +46,8 @@ class ValueRecorder:
             return None
         if self._fake_mode is None:
             self._fake_mode = FakeTensorMode(allow_fallback_kernels=True)
-        with self._fake_mode:
+        # Neither this capture nor one around it may record how its inputs are described.
+        with suspend_tracing(), self._fake_mode:
             return torch.empty_strided(
                 value.shape, value.stride(), dtype=value.dtype, device=value.device
             )
