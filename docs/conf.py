@@ -37,11 +37,12 @@ napoleon_use_ivar = True
 
 # Every reference to something of ours must resolve. Other packages publish documentation of their
 # own; looking it up would make the build need a network. A bare word is the name of a type in an
-# annotation that is only imported for type checkers; a single letter is a type variable.
+# annotation that is only imported for type checkers; a name of a private module, a type variable
+# or an alias that annotations spell out.
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|pluggy|sympy|importlib_metadata|packaging|rich|collections|typing)\..*"),
     (r"py:.*", r"(pathlib|types|dataclasses|contextlib|enum|argparse|os|_io|io)\..*"),
     (r"py:class", r"\w+(\[.*)?"),
-    (r"py:(class|obj)", r"hopyard.*\.[A-Z]"),
+    (r"py:(class|obj)", r"hopyard\w*(\.\w+)*\._\w+\..*"),
 ]

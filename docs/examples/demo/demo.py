@@ -23,6 +23,7 @@ import embedder
 import torch
 import transformers
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -68,7 +69,7 @@ def main() -> None:
 
     with steps.step("try a capture that would lose its no_grad block"):
         refusal = refused_capture(session, model, inputs)
-    console.print(f"  refused, as it should be: {refusal}\n", style="yellow")
+    console.print(f"  refused, as it should be: {escape(str(refusal))}\n", style="yellow")
 
     with steps.step("capture"), torch.no_grad():
         captured = session.capture(model, inputs)

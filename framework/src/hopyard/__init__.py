@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .session import Session as Session
     from .session import load as load
     from .tracing import make_fx as make_fx
-    from .verify import verify as verify
 
 _HOMES = {
     "Pipeline": "pipeline",
@@ -28,7 +27,6 @@ _HOMES = {
     "bind": "hops",
     "load": "session",
     "make_fx": "tracing",
-    "verify": "verify",
 }
 
 __all__ = [
@@ -40,7 +38,6 @@ __all__ = [
     "errors",
     "load",
     "make_fx",
-    "verify",
 ]
 
 

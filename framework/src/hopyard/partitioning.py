@@ -86,10 +86,14 @@ def changes_operands(node: Node) -> bool:
 
 
 def draws_random_numbers(node: Node) -> bool:
-    """Say whether `node` calls an operator whose result depends on a random generator."""
-    if not isinstance(node.target, OpOverload):
+    """Say whether `node` calls an operator whose result depends on a random generator.
+
+    An attention operator does not if its dropout is 0.
+    """
+    target = node.target
+    if not isinstance(target, OpOverload) or torch.Tag.nondeterministic_seeded not in target.tags:
         return False
-    return torch.Tag.nondeterministic_seeded in node.target.tags
+    return bool(_argument(node, target, "dropout_p") != 0)
 
 
 def partition(
@@ -179,6 +183,15 @@ def _items(node: Node) -> list[Node]:
     """Return the nodes that pick an output of `node`, and an output of an output."""
     direct = [user for user in node.users if user.target is operator.getitem]
     return [item for user in direct for item in (user, *_items(user))]
+
+
+def _argument(node: Node, target: OpOverload, name: str) -> Any:
+    """Return the argument that `node` calls `target` with, or None if it has no such parameter."""
+    for index, parameter in enumerate(target._schema.arguments):
+        if parameter.name == name:
+            given = node.args[index] if index < len(node.args) else parameter.default_value
+            return node.kwargs.get(name, given)
+    return None
 
 
 def _has_effect(node: Node) -> bool:

@@ -149,6 +149,7 @@ class Session:
         from .pipeline import resolve_steps
 
         pipeline = Pipeline.parse(text)
+        self._check_names(pipeline)
         resolve_steps(pipeline, self.passes)
         return pipeline
 
@@ -163,7 +164,8 @@ class Session:
         from .pipeline import run
 
         if isinstance(pipeline, str):
-            pipeline = self.pipeline(pipeline)
+            pipeline = Pipeline.parse(pipeline)
+        self._check_names(pipeline)
         return run(pipeline, program, self)
 
     def load(self, path: str | PathLike[str]) -> Program:
@@ -238,6 +240,10 @@ class Session:
             info.provider for info in self.plugins.infos if info.status is PluginStatus.ACTIVE
         ]
         return Manifest(version("hopyard"), str(torch.__version__), tuple(active))
+
+    def _check_names(self, pipeline: Pipeline) -> None:
+        for step in pipeline.steps:
+            self.lookup("pass", step.name, self.passes)
 
     def _collect(self, kind: str, hook: str, key: str, of: type[T]) -> dict[str, Registered[T]]:
         return self.plugins.collect(kind, hook, attrgetter(key), of)

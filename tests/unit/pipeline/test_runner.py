@@ -463,6 +463,39 @@ def test_a_pass_that_denies_its_change_is_refused(
     assert not isinstance(caught.value, VerificationError)
 
 
+def test_zeros_of_different_sign_are_different(make_session: MakeSession) -> None:
+    class Reciprocal(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x / 0.0
+
+    def negate(graph_module: GraphModule) -> None:
+        quotient = find(graph_module, aten.div.Tensor)
+        quotient.args = (quotient.args[0], -0.0)
+
+    with pytest.raises(PassError, match="changed nothing"):
+        make_session(bad=change(negate, modified=False)).run("bad", captured(Reciprocal()))
+
+
+def test_a_replaced_constant_is_a_change(make_session: MakeSession) -> None:
+    weight = torch.ones(4)
+
+    class Weighted(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return REGION(lambda y: y * weight, x)
+
+    def replace(graph_module: GraphModule) -> None:
+        body = body_of(graph_module)
+        name = body.graph.find_nodes(op="get_attr")[0].target
+        setattr(body, name, torch.zeros(4))
+
+    program = captured(Weighted())
+    with pytest.raises(PassError, match="changed nothing"):
+        make_session(bad=change(replace, modified=False)).run("bad", program)
+    result = make_session(good=change(replace)).run("good", program)
+    torch.testing.assert_close(result.program(X), torch.zeros_like(X))
+    torch.testing.assert_close(program(X), X)
+
+
 def test_a_note_in_the_metadata_is_no_change(program: Program, make_session: MakeSession) -> None:
     def annotate(graph_module: GraphModule) -> None:
         for node in graph_module.graph.nodes:
@@ -562,16 +595,24 @@ def test_nothing_runs_before_everything_is_known(
     assert ran == []
 
 
+@pytest.mark.parametrize(
+    "surroundings",
+    [
+        lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+        torch.inference_mode,
+        torch.enable_grad,
+    ],
+)
 def test_verification_ignores_what_surrounds_it(
-    program: Program, make_session: MakeSession
+    surroundings: Callable[[], Any], program: Program, make_session: MakeSession
 ) -> None:
-    session = make_session(swap=change(sin_for_relu))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        session.run("swap", program)
-    with torch.inference_mode():
-        session.run("swap", program)
-    with torch.enable_grad():
-        session.run("swap", program)
+    def square(graph_module: GraphModule) -> None:
+        relu = find(graph_module, aten.relu.default)
+        weight = graph_module.graph.find_nodes(op="placeholder")[0]
+        relu.target, relu.args = aten.mm.default, (relu.args[0], weight)
+
+    with surroundings():
+        make_session(square=change(square)).run("square", program)
 
 
 def test_two_threads_transform_one_program(

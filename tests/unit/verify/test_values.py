@@ -121,6 +121,8 @@ def test_verification_changes_nothing() -> None:
         y.t_()
         y.add_(1)
         y.unsqueeze_(0)
+        y.resize_(2, 2)
+        y.set_(x[:1].clone())
         return y
 
     graph_module = traced(writes, X)
@@ -179,6 +181,22 @@ def test_symbolic_sizes_are_compared_without_guards() -> None:
     with mode:
         add.meta["val"] = torch.empty(add.meta["val"].shape[0] + 1)
     refuse(graph_module, "add")
+
+
+def test_computing_symbolic_sizes_adds_no_guard() -> None:
+    class Increment(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + 1
+
+    exported = torch.export.export(Increment(), (X,), dynamic_shapes=({0: Dim("n", min=2)},))
+    add = node_of(exported.graph_module, "add")
+    mode = add.meta["val"].fake_mode
+    add.target, add.args = aten.expand.default, (add.args[0], [3, 4])
+    with mode:
+        add.meta["val"] = torch.empty(3, 4)
+    verify(exported.graph_module, propagate=True)
+    assert mode.shape_env.guards == []
+    assert not mode.shape_env.replacements
 
 
 def test_only_what_is_new_is_computed() -> None:

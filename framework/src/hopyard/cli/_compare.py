@@ -9,14 +9,14 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.export.graph_signature import OutputKind
+from torch.export.graph_signature import InputKind, OutputKind
 from torch.nn import Module
 
 from .._torch.pytree import keystr, tree_flatten_with_path, tree_leaves
-from ..errors import HopyardError, VerificationError
+from ..errors import VerificationError
 from ..program import Program
-from ..tracing import raising_location
 from ._factory import Target
+from ._stages import during
 
 TOLERANCES: Final[Mapping[torch.dtype, float]] = {
     torch.float64: 1e-9,
@@ -31,8 +31,6 @@ TOLERANCES: Final[Mapping[torch.dtype, float]] = {
 Wide enough for a pass to change the order of sums, too narrow for one that changes what they mean.
 Whole numbers and truth values must be equal.
 """
-
-_STATE_MUTATIONS = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +71,15 @@ def copied(values: tuple[Any, ...]) -> tuple[Any, ...]:
     Raises:
         HopyardError: There is something among them that cannot be copied.
     """
-    # deepcopy refuses tensors that have been computed with gradients on.
-    computed: dict[int, Any] = {
-        id(leaf): leaf.detach().clone().requires_grad_()
-        for leaf in tree_leaves(values)
-        if isinstance(leaf, Tensor) and not leaf.is_leaf
-    }
-    try:
+    computed: dict[int, Any] = {}
+    with torch.enable_grad():
+        for leaf in tree_leaves(values):
+            if isinstance(leaf, Tensor) and not leaf.is_leaf:
+                # deepcopy refuses it; its copy shall not be a leaf either.
+                computed[id(leaf)] = leaf.detach().requires_grad_().clone()
+    hint = "let the factory return a module and inputs that copy.deepcopy can copy"
+    with during("compare", "copying the module and its inputs for eager", hint):
         return copy.deepcopy(values, computed)
-    except Exception as error:
-        raise HopyardError(
-            f"the program cannot be compared with eager, since copying it raised "
-            f"{type(error).__name__}: {error}",
-            hint="let the factory return a module and inputs that copy.deepcopy can copy",
-            stage="compare",
-        ) from error
 
 
 def run_eagerly(target: Target, names: tuple[str, ...], seed: int) -> Observed:
@@ -102,14 +94,8 @@ def run_eagerly(target: Target, names: tuple[str, ...], seed: int) -> Observed:
         HopyardError: The target raised; the location is the line in it.
     """
     torch.manual_seed(seed)
-    try:
+    with during("eager", "the original"):
         result = target.function(*target.args, **target.kwargs)
-    except Exception as error:
-        raise HopyardError(
-            f"the program raised {type(error).__name__}: {error}",
-            stage="eager",
-            location=raising_location(error.__traceback__),
-        ) from error
     state: dict[str, Tensor] = {}
     if isinstance(target.function, Module):
         state |= dict(target.function.named_parameters())
@@ -128,31 +114,33 @@ def run_program(
         HopyardError: The program raised.
     """
     torch.manual_seed(seed)
-    changed = {name: program.state[name].detach().clone() for name in changed_state(program)}
+    own = {name: program.state[name].detach().clone() for name in changeable_state(program)}
     private = Program(
         program.graph_module,
         program.signature,
-        state={**program.state, **changed},
+        state={**program.state, **own},
         constants=program.constants,
         convention=program.convention,
         manifest=program.manifest,
     )
-    try:
+    with during("compare", "the transformed program"):
         result = private(*args, **kwargs)
-    except HopyardError:
-        raise
-    except Exception as error:
-        raise VerificationError(
-            f"the transformed program raised {type(error).__name__}: {error}", stage="compare"
-        ) from error
-    return Observed(result, (args, kwargs), changed)
+    return Observed(result, (args, kwargs), own)
 
 
-def changed_state(program: Program) -> tuple[str, ...]:
-    """Return the names of the parameters and buffers that a program changes."""
-    return tuple(
-        str(spec.target) for spec in program.signature.output_specs if spec.kind in _STATE_MUTATIONS
-    )
+def changeable_state(program: Program) -> tuple[str, ...]:
+    """Return the names of the parameters that a program says it changes, and of all buffers.
+
+    Some operators write to buffers without saying so: `native_batch_norm` to its statistics.
+    """
+    signature = program.signature
+    changed = [
+        str(spec.target)
+        for spec in signature.output_specs
+        if spec.kind is OutputKind.PARAMETER_MUTATION
+    ]
+    buffers = [str(spec.target) for spec in signature.input_specs if spec.kind is InputKind.BUFFER]
+    return (*changed, *buffers)
 
 
 def compare(expected: Observed, found: Observed, tolerance: float | None) -> Deviation:
@@ -184,8 +172,7 @@ def compare(expected: Observed, found: Observed, tolerance: float | None) -> Dev
 
 def _deviation(where: str, expected: Any, found: Any, tolerance: float | None) -> Deviation:
     if not isinstance(expected, Tensor) or not isinstance(found, Tensor):
-        equal = expected == found or (expected != expected and found != found)
-        if type(expected) is not type(found) or not equal:
+        if type(expected) is not type(found) or not _equal(expected, found):
             raise _deviates(f"{where} is {found!r}", f"eager's is {expected!r}")
         return Deviation(0.0, where, 0.0)
     if _kind(expected) != _kind(found):
@@ -201,6 +188,11 @@ def _deviation(where: str, expected: Any, found: Any, tolerance: float | None) -
         # Large integers that differ can be equal as floating-point numbers.
         difference = (left.double() - right.double()).abs().clamp(min=1.0)
     return Deviation(float(difference.masked_fill(same, 0.0).max()), where, allowed)
+
+
+def _equal(expected: object, found: object) -> bool:
+    both_nan = expected != expected and found != found
+    return bool(expected == found or both_nan)
 
 
 def _comparable(tensor: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from ..verify import count_nodes
 from ._answer import table
 from ._compare import (
     Deviation,
-    changed_state,
+    changeable_state,
     compare,
     copied,
     run_eagerly,
@@ -25,6 +25,7 @@ from ._compare import (
 )
 from ._console import Progress
 from ._factory import Target
+from ._stages import during
 
 T = TypeVar("T")
 
@@ -136,12 +137,13 @@ def convert(
     doing("capturing")
     captured = timed("capture", lambda: _capture(session, target))
     doing(f"running {pipeline}")
-    result = session.run(pipeline, captured)
+    with during("pipeline", "running the passes"):
+        result = session.run(pipeline, captured)
     program = result.program
     doing("running the program")
     found = timed("program", lambda: run_program(program, args, kwargs, seed))
     doing("running eager")
-    names = changed_state(program)
+    names = changeable_state(program)
     expected = timed("eager", lambda: run_eagerly(for_eager, names, seed))
     deviation = compare(expected, found, tolerance)
     texts = tuple(str(step) for step in pipeline.steps)
@@ -155,7 +157,8 @@ def _capture(session: Session, target: Target) -> Program:
     with warnings.catch_warnings():
         # Findings that become warnings are part of the answer already.
         warnings.filterwarnings("ignore", rf"(.*: )?({'|'.join(codes) or '(?!)'}) ", UserWarning)
-        return session.capture(target.function, target.args, target.kwargs)
+        with during("capture", "capturing"):
+            return session.capture(target.function, target.args, target.kwargs)
 
 
 def _record_data(record: PassRecord, text: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from ._factory import (
     importing_from_working_directory,
 )
 from ._sessions import open_session
+from ._stages import during
 
 if TYPE_CHECKING:
     from ._conversion import Conversion
@@ -52,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tolerance",
-        type=float,
+        type=_tolerance,
         metavar="X",
         help="allow floating-point results to deviate by X times their largest magnitude or 1 "
         "(by default 1e-4 in single precision)",
@@ -83,6 +85,16 @@ def answer(arguments: argparse.Namespace) -> Answer:
     return Answer(lines, data)
 
 
+def _tolerance(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a finite number of at least 0, not {text!r}")
+    return value
+
+
 def _convert(
     name: FactoryName,
     pipeline: Pipeline,
@@ -111,5 +123,6 @@ def _convert(
             )
         if out is not None:
             doing(f"writing {out.name}")
-            conversion.program.save(out)
+            with during("save", f"writing {out.name}"):
+                conversion.program.save(out)
         return conversion

@@ -102,6 +102,10 @@ def _run_program_pass(
 def _call(bound: BoundPass, *arguments: Any) -> Any:
     try:
         return bound.transform(*arguments)
+    except PassError as error:
+        error.plugin = error.plugin or bound.step.provider
+        error.stage = error.stage or bound.step.name
+        raise
     except Exception as cause:
         raise _failed(bound.step, f"raised {type(cause).__name__}: {cause}") from cause
 

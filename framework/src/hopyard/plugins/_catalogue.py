@@ -6,7 +6,32 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-CATALOGUE: Final[Mapping[tuple[str, str], str]] = MappingProxyType({})
+_PROVIDED: Final = {
+    "hopyard-autograd-safeguard": (
+        ("plugin", "autograd-safeguard"),
+        ("safeguard", "autograd-state"),
+    ),
+    "hopyard-executorch-delegate": (
+        ("plugin", "executorch-delegate"),
+        ("backend", "reference"),
+        ("higher-order operator", "executorch_delegate__call_delegate"),
+        ("pass", "delegate"),
+    ),
+    "hopyard-export-pass": (
+        ("plugin", "export-pass"),
+        ("pass", "dce"),
+        ("pass", "decompose"),
+        ("pass", "remove-no-ops"),
+    ),
+    "hopyard-strict-mode": (
+        ("plugin", "strict-mode"),
+        ("higher-order operator", "strict_mode__region"),
+    ),
+}
+
+CATALOGUE: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
+    {entry: distribution for distribution, entries in _PROVIDED.items() for entry in entries}
+)
 """Distributions by kind and name, for example `("pass", "fold-scale")`.
 
 A plugin that is not installed cannot say what it would register, so this is the one place that

@@ -52,7 +52,7 @@ def to_exported_program(program: Program) -> ExportedProgram:
     except Exception as error:
         raise ProgramError(
             f"torch.export does not accept the program: {error}",
-            hint="run hopyard.verify on the program's graph after each pass",
+            hint="verify the program's graph after each pass (hopyard.verify)",
             stage="to_exported_program",
         ) from error
 

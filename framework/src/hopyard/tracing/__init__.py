@@ -20,6 +20,7 @@ from ._make_fx import TRACING_MODES as TRACING_MODES
 from ._make_fx import make_fx as make_fx
 from ._mode import DecompositionTable as DecompositionTable
 from ._mode import TracingMode as TracingMode
+from ._recorder import Recorder as Recorder
 from ._regions import Region as Region
 from ._regions import drop_unused_attributes as drop_unused_attributes
 from ._regions import lift_captured as lift_captured
@@ -28,3 +29,4 @@ from ._tracer import Tracer as Tracer
 from ._tracer import TraceRuleFunction as TraceRuleFunction
 from ._tracer import TracingOptions as TracingOptions
 from ._tracer import suspended as suspended
+from ._values import ValueRecorder as ValueRecorder

@@ -7,13 +7,29 @@ from typing import Any
 
 from torch import Tensor
 
+<<<<<<< HEAD
 from .._torch.fake import FakeTensorMode, detect_fake_mode
 from ._fakes import FakeFactory
+=======
+from .._torch.fake import FakeTensor, FakeTensorMode, detect_fake_mode
+from ..errors import UsageError
+>>>>>>> main
 
 
 def fake_mode_for(values: Iterable[Any]) -> FakeTensorMode:
-    """Return the fake mode that is active or that `values` belong to, or a new one without symbols."""
-    found: FakeTensorMode | None = detect_fake_mode(list(values))
+    """Return the fake mode that is active or that `values` belong to, or a new one without symbols.
+
+    Raises:
+        UsageError: They belong to several.
+    """
+    values = list(values)
+    if len({id(value.fake_mode) for value in values if isinstance(value, FakeTensor)}) > 1:
+        raise UsageError(
+            "the example inputs are fake tensors of several modes",
+            hint="make them all with one FakeTensorMode",
+            stage="capture",
+        )
+    found: FakeTensorMode | None = detect_fake_mode(values)
     if found is not None:
         return found
     return FakeTensorMode(allow_fallback_kernels=True, static_shapes=True)

@@ -80,7 +80,8 @@ def make_fx(
             values,
             _placeholders(function, names, args),
             _name(function),
-            _return_annotation(function),
+            # The generated code of a nested output returns what its pytree specification makes.
+            None if nested else _return_annotation(function),
         )
         if nested:
             info = PyTreeInfo(names, spec, output_spec[0])

@@ -164,7 +164,9 @@ class TracingMode(ProxyTorchDispatchMode):
             return NotImplemented
         if func in self.decomposition_table:
             with self:
-                return self.decomposition_table[func](*args, **kwargs)
+                result = self.decomposition_table[func](*args, **kwargs)
+            if result is not NotImplemented:
+                return result
         if func not in _SIZE_QUERIES and autograd_would_have_decomposed(func, leaves):
             with self:
                 result = func.decompose(*args, **kwargs)

@@ -124,8 +124,11 @@ class Recorder:
         if isinstance(value, _ATOMS):
             return value
         if isinstance(value, tuple):
-            items = [self.lower(item) for item in value]
-            return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+            items = tuple([self.lower(item) for item in value])
+            if not hasattr(value, "_fields"):
+                return items
+            # Generated code can call the type of a named tuple, and cannot write one.
+            return self.graph.create_node("call_function", type(value), items, {})
         if isinstance(value, list):
             return [self.lower(item) for item in value]
         if isinstance(value, dict):

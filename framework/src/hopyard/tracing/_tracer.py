@@ -12,12 +12,13 @@ from hopyard_hookspecs import TracingMode as TracingModeName
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from .._torch.dispatch import PROXY_SLOT, HigherOrderOperator, disable_infra_mode
+from .._torch.dispatch import HigherOrderOperator
 from .._torch.fake import (
     DataDependentOutputException,
     DynamicOutputShapeException,
     FakeTensorMode,
 )
+from .._torch.proxies import suspend_tracing
 from ..errors import CaptureError, DataDependentError, HopyardError, UnsupportedError
 from ._cache import FakeCalls, RealCalls
 from ._locations import StackTraces, current_location, raising_location
@@ -117,9 +118,9 @@ class Tracer:
         Raises:
             CaptureError: The function raised, or did something that a graph cannot hold.
         """
-        for placeholder, value in zip(placeholders, values, strict=True):
-            self.recorder.placeholder(placeholder.name, value, placeholder.default)
         try:
+            for placeholder, value in zip(placeholders, values, strict=True):
+                self.recorder.placeholder(placeholder.name, value, placeholder.default)
             with self._surroundings():
                 output = function(*values)
                 if self.refusal is not None:
@@ -232,7 +233,7 @@ class Tracer:
 
 def suspended() -> AbstractContextManager[Any]:
     """Return a context in which no tracer records, neither ours nor torch's."""
-    return disable_infra_mode(PROXY_SLOT)
+    return suspend_tracing()
 
 
 @contextmanager

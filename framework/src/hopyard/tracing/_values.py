@@ -10,6 +10,7 @@ from torch.fx import Node
 
 from .._torch.fake import FakeTensor, FakeTensorMode, fast_detach
 from .._torch.graphs import extract_tensor_metadata
+from .._torch.proxies import suspend_tracing
 from ._fakes import FakeFactory
 from ._metadata import Metadata, MetadataTable
 
@@ -77,7 +78,8 @@ class ValueRecorder:
             return fast_detach(value.fake_mode, value)
         if value.is_sparse:
             return None
-        with self._fake_mode:
+        # Neither this capture nor one around it may record how its inputs are described.
+        with suspend_tracing(), self._fake_mode:
             return torch.empty_strided(
                 value.shape, value.stride(), dtype=value.dtype, device=value.device
             )

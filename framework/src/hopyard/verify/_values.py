@@ -41,9 +41,8 @@ def check_values(graph_module: GraphModule, since: GraphModule | None = None) ->
     """Compute the metadata of every node from that of its operands and compare it with `val`.
 
     Left out, and logged at debug level with the reason, is what has no metadata of its own to
-    compute: what depends on data, operators without a fake kernel, operators that change the shape
-    of their operand in place, and higher-order operators that do not run on fake tensors, whose
-    bodies are checked themselves.
+    compute: what depends on data, operators without a fake kernel, and higher-order operators that
+    do not run on fake tensors, whose bodies are checked themselves.
 
     Args:
         graph_module: A graph of sound structure.
@@ -196,8 +195,6 @@ def _reason_to_skip(node: Node) -> str:
     tags = node.target.tags if isinstance(node.target, OpOverload) else []
     if torch.Tag.dynamic_output_shape in tags or torch.Tag.data_dependent_output in tags:
         return "depends on data"
-    if torch.Tag.inplace_view in tags:
-        return "changes its operand's shape in place"
     return ""
 
 

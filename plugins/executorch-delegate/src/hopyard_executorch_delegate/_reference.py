@@ -6,7 +6,6 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
@@ -69,19 +68,16 @@ def _objection(node: Node) -> str:
         return "writes to its operands"
     if draws_random_numbers(node):
         return "draws random numbers"
-    if torch.Tag.dynamic_output_shape in target.tags:
-        return "the shape of its result depends on values"
-    if not _is_tensors(node.meta.get("val")):
+    value = node.meta.get("val")
+    outputs = value if isinstance(value, (list, tuple)) else [value]
+    if "val" not in node.meta or not all(isinstance(each, Tensor | None) for each in outputs):
         return "returns something else than tensors"
+    sizes = [size for each in outputs if each is not None for size in each.shape]
+    if not all(isinstance(size, int) for size in sizes):
+        return "the shape of its result is not known"
     try:
         for argument in (*node.args, *node.kwargs.values()):
             written(argument)
     except UnwritableError as error:
         return f"an argument is {error}"
     return ""
-
-
-def _is_tensors(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return all(item is None or isinstance(item, Tensor) for item in value)
-    return isinstance(value, Tensor)

@@ -1,1 +1,52 @@
-"""The base of passes that replay a graph node by node through callbacks."""
+"""The base of passes that replay a graph node by node through callbacks, and the first passes.
+
+Importing this package does not import torch; its names do when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._base import ExportPass as ExportPass
+    from ._dead_code import EliminateDeadCode as EliminateDeadCode
+    from ._decompose import Decompose as Decompose
+    from ._decompose import Decomposition as Decomposition
+    from ._errors import ReplayError as ReplayError
+    from ._no_ops import RemoveNoOps as RemoveNoOps
+    from ._values import NodeMetadata as NodeMetadata
+    from ._values import ProxyValue as ProxyValue
+
+_HOMES = {
+    "Decompose": "_decompose",
+    "Decomposition": "_decompose",
+    "EliminateDeadCode": "_dead_code",
+    "ExportPass": "_base",
+    "NodeMetadata": "_values",
+    "ProxyValue": "_values",
+    "RemoveNoOps": "_no_ops",
+    "ReplayError": "_errors",
+}
+
+__all__ = [
+    "Decompose",
+    "Decomposition",
+    "EliminateDeadCode",
+    "ExportPass",
+    "NodeMetadata",
+    "ProxyValue",
+    "RemoveNoOps",
+    "ReplayError",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{home}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,57 @@
+"""Capturing one program with torch's tracer and with ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
+
+import hopyard
+from hopyard.testing import assert_same_graph
+
+Inputs = Callable[[], Sequence[Any]]
+
+
+class Comparison:
+    """Captures a function with both tracers and checks that the graphs are the same."""
+
+    def __init__(self, mode: str) -> None:
+        self.mode = mode
+
+    def __call__(
+        self,
+        function: Callable[..., Any],
+        *inputs: Any,
+        fresh: Inputs | None = None,
+        decompositions: dict[Any, Any] | None = None,
+        constants: bool = True,
+    ) -> GraphModule:
+        """Return our graph of `function` on `inputs`, or on what `fresh` makes for each tracer."""
+
+        def capture(make: Callable[..., Any]) -> GraphModule:
+            torch.manual_seed(0)
+            values = inputs if fresh is None else fresh()
+            return make(function, decompositions, self.mode)(*values)
+
+        expected = capture(torch_make_fx)
+        actual = capture(hopyard.make_fx)
+        assert_same_graph(actual, expected)
+        assert [node.name for node in actual.graph.nodes] == [
+            node.name for node in expected.graph.nodes
+        ]
+        assert actual.code == expected.code
+        return actual
+
+
+@pytest.fixture(params=["fake", "real"])
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def as_torch(mode: str) -> Comparison:
+    return Comparison(mode)

@@ -1,0 +1,228 @@
+"""What a graph cannot hold is refused, with the line of the program and the graph so far."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import hopyard
+from hopyard.errors import CaptureError, DataDependentError, UnsupportedError, UsageError
+
+aten = torch.ops.aten
+
+
+def values() -> tuple[Tensor, Tensor]:
+    return torch.randn(4, 6), torch.randn(4, 6)
+
+
+def counts_the_positive(x: Tensor, y: Tensor) -> Tensor:
+    positive = x > 0
+    return positive.nonzero().float() + 1
+
+
+def selects_by_mask(x: Tensor, y: Tensor) -> Tensor:
+    positive = x > 0
+    return y[positive]
+
+
+def branches_on_a_sum(x: Tensor, y: Tensor) -> Tensor:
+    total = x.sum()
+    if total > 0:
+        return x
+    return y
+
+
+def reads_an_item(x: Tensor, y: Tensor) -> Tensor:
+    first = x[0, 0]
+    return y * first.item()
+
+
+def reads_a_list(x: Tensor, y: Tensor) -> Tensor:
+    first = x[0]
+    return y * first.tolist()[0]
+
+
+def reads_a_number(x: Tensor, y: Tensor) -> Tensor:
+    first = x[0, 0]
+    return y * float(first)
+
+
+def loops_while_positive(x: Tensor, y: Tensor) -> Tensor:
+    total = x.sum()
+    while bool(total > 0):
+        total = total - 1
+    return total
+
+
+def repeats_by_a_tensor(x: Tensor, y: Tensor) -> Tensor:
+    counts = x[0].long().abs()
+    return torch.repeat_interleave(y, counts, dim=1)
+
+
+def finds_unique_values(x: Tensor, y: Tensor) -> Tensor:
+    rounded = x.round()
+    return torch.unique(rounded)
+
+
+READS = [
+    branches_on_a_sum,
+    reads_an_item,
+    reads_a_number,
+    loops_while_positive,
+]
+FAKE_ONLY = [
+    counts_the_positive,
+    selects_by_mask,
+    repeats_by_a_tensor,
+    finds_unique_values,
+    reads_a_list,
+]
+
+
+def capture_refused(program: Callable[..., Any], mode: Any) -> DataDependentError:
+    with pytest.raises(DataDependentError) as raised:
+        hopyard.make_fx(program, tracing_mode=mode)(*values())
+    return raised.value
+
+
+def check_told(error: CaptureError, program: Callable[..., Any]) -> None:
+    """The error names a line of the program after its first, and holds what ran before it."""
+    lines, first = inspect.getsourcelines(program)
+    assert error.location is not None
+    assert error.location.file == __file__
+    assert first + 1 < error.location.line < first + len(lines)
+    assert error.hint
+    assert error.partial_graph is not None
+    operations = [node.op for node in error.partial_graph.nodes]
+    assert operations[:3] == ["placeholder", "placeholder", "call_function"]
+    assert "output" not in operations
+    error.partial_graph.lint()
+
+
+@pytest.mark.parametrize("program", READS, ids=lambda program: program.__name__)
+def test_reading_a_value_is_refused(program: Callable[..., Any], mode: Any) -> None:
+    check_told(capture_refused(program, mode), program)
+
+
+@pytest.mark.parametrize("program", FAKE_ONLY, ids=lambda program: program.__name__)
+def test_a_fake_capture_refuses_what_depends_on_data(
+    program: Callable[..., Any],
+) -> None:
+    check_told(capture_refused(program, "fake"), program)
+
+
+# Reading a list goes behind the dispatcher: what stops it in a real capture is a safeguard.
+@pytest.mark.parametrize("program", FAKE_ONLY, ids=lambda program: program.__name__)
+@pytest.mark.parametrize("mode", ["real"], indirect=True)
+def test_a_real_capture_takes_shapes_from_the_example(
+    program: Callable[..., Any], as_torch: Any
+) -> None:
+    as_torch(program, fresh=values)
+
+
+@pytest.mark.parametrize("program", READS, ids=lambda program: program.__name__)
+def test_a_refusal_cannot_be_caught_by_the_program(program: Callable[..., Any], mode: Any) -> None:
+    def cautious(x: Tensor, y: Tensor) -> Tensor:
+        try:
+            return program(x, y)
+        except Exception:  # noqa: BLE001
+            return y
+
+    assert isinstance(capture_refused(cautious, mode), DataDependentError)
+
+
+def test_a_default_in_place_of_a_refused_value_is_no_graph(mode: Any) -> None:
+    def guarded(x: Tensor, y: Tensor) -> Tensor:
+        try:
+            scale = x.sum().item()
+        except RuntimeError:
+            scale = 1.0
+        except Exception:  # noqa: BLE001
+            scale = 2.0
+        return y * scale
+
+    capture_refused(guarded, mode)
+
+
+def test_the_programs_own_exceptions_stay_its_own(as_torch: Any) -> None:
+    def guarded(x: Tensor, y: Tensor) -> Tensor:
+        try:
+            return x @ y
+        except RuntimeError:
+            return x @ y.t()
+
+    as_torch(guarded, fresh=values)
+
+
+def test_an_exception_of_the_program_is_explained(mode: Any) -> None:
+    def fails(x: Tensor, y: Tensor) -> Tensor:
+        total = x + y
+        if total.shape[0] == 4:
+            raise ValueError("four rows")
+        return total
+
+    with pytest.raises(CaptureError) as raised:
+        hopyard.make_fx(fails, tracing_mode=mode)(*values())
+    check_told(raised.value, fails)
+    assert isinstance(raised.value.__cause__, ValueError)
+    assert not isinstance(raised.value, (DataDependentError, UnsupportedError))
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_an_interruption_passes_through(interruption: type[BaseException], mode: Any) -> None:
+    def interrupted(x: Tensor, y: Tensor) -> Tensor:
+        x + y
+        raise interruption
+
+    inputs = values()
+    before = [dict(value.__dict__) for value in inputs]
+    with pytest.raises(interruption):
+        hopyard.make_fx(interrupted, tracing_mode=mode)(*inputs)
+    assert [dict(value.__dict__) for value in inputs] == before
+
+
+class Unknown:
+    pass
+
+
+@pytest.mark.parametrize("output", [Unknown(), {1, 2}, object], ids=["object", "set", "class"])
+def test_an_output_that_no_graph_can_hold_is_refused(output: Any, mode: Any) -> None:
+    with pytest.raises(UnsupportedError) as raised:
+        hopyard.make_fx(lambda x: (x + 1, output), tracing_mode=mode)(torch.ones(2))
+    assert raised.value.partial_graph is not None
+
+
+def test_symbolic_inputs_are_refused() -> None:
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    fake = FakeTensorMode(shape_env=ShapeEnv())
+    x = fake.from_tensor(torch.randn(4, 6))
+    assert isinstance(x.shape[0], torch.SymInt)
+    with pytest.raises(UnsupportedError):
+        hopyard.make_fx(lambda x: x.new_zeros(x.shape[0] * 2), tracing_mode="fake")(x)
+
+
+def test_fake_inputs_of_two_modes_are_refused() -> None:
+    from torch._subclasses import FakeTensorMode
+
+    one, other = (FakeTensorMode().from_tensor(torch.randn(2)) for _ in range(2))
+    with pytest.raises(UsageError):
+        hopyard.make_fx(torch.add, tracing_mode="fake")(one, other)
+
+
+def test_a_higher_order_operator_without_a_rule_is_refused(mode: Any) -> None:
+    def branches(x: Tensor, y: Tensor) -> Any:
+        total = x.sum()
+        return torch.ops.higher_order.cond(
+            total > 0, lambda x, y: (x + y,), lambda x, y: (x - y,), (x, y)
+        )
+
+    with pytest.raises(UnsupportedError) as raised:
+        hopyard.make_fx(branches, tracing_mode=mode)(*values())
+    check_told(raised.value, branches)
