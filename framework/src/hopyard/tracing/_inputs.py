@@ -7,13 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-<<<<<<< HEAD
-from .._torch.fake import FakeTensorMode, detect_fake_mode
-from ._fakes import FakeFactory
-=======
 from .._torch.fake import FakeTensor, FakeTensorMode, detect_fake_mode
 from ..errors import UsageError
->>>>>>> main
+from ._fakes import FakeFactory
 
 
 def fake_mode_for(values: Iterable[Any]) -> FakeTensorMode:
