@@ -1,30 +1,30 @@
 """Programs on disk.
 
-A `.pt2` file is torch's own archive with one more member, the manifest. torch executes the pickles of an archive
-when it loads it; here every pickle is first read by torch's restricted reader, and a file that needs more than
-that is refused before any of it runs.
+A `.pt2` file is torch's own archive with one more member, the manifest. torch executes pickles and
+more when it reads an archive; a file that holds anything of the kind is refused before that.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
-import json
 import os
 import tempfile
+import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
+from torch.export.graph_signature import ConstantArgument
 from torch.fx import GraphModule
 
 from .._torch.dispatch import HigherOrderOperator
 from ..errors import ArtifactError, HopyardError, UnknownNameError
 from ._export import from_exported_program, to_exported_program
 from ._manifest import Manifest
+from ._vetting import Untrusted, check_members, read_members, repack
 
 if TYPE_CHECKING:
     from ._program import Program
@@ -32,17 +32,21 @@ if TYPE_CHECKING:
 MANIFEST = "hopyard.json"
 """Name of the member that holds the manifest."""
 
-_NATIVE = ("/data/aotinductor/", "/data/executorch/")
+_MANIFEST_MEMBER = f"extra/{MANIFEST}"
+
+_READING = threading.Lock()
+"""torch's reader keeps its state in a global and fails if two threads use it."""
 
 
 def save_program(program: Program, path: str | PathLike[str]) -> None:
     """Write `program` to `path`; an existing file is replaced only by a complete one.
 
     Raises:
-        ArtifactError: The file cannot be written, or the program holds something that cannot be saved.
+        ArtifactError: The file cannot be written, or the program holds what cannot be saved.
     """
     destination = Path(path)
     _refuse_modules(program)
+    _refuse_constants(program)
     exported = to_exported_program(program)
     manifest = Manifest(
         program.manifest.hopyard,
@@ -53,11 +57,14 @@ def save_program(program: Program, path: str | PathLike[str]) -> None:
     try:
         with _replacing(destination) as temporary:
             torch.export.save(exported, temporary, extra_files={MANIFEST: manifest.to_json()})
+            with zipfile.ZipFile(temporary) as archive:
+                check_members(read_members(archive, tensors=False))
     except HopyardError:
         raise
     except Exception as error:
+        first_line = str(error).partition("\n")[0]
         raise ArtifactError(
-            f"cannot write {destination}: {error}",
+            f"cannot write {destination}: {first_line}",
             hint="check the folder, the free space and the types of values in the graph",
             stage="save",
         ) from error
@@ -79,30 +86,38 @@ def load_program(path: str | PathLike[str], hops: Mapping[str, object]) -> Progr
         raise ArtifactError(f"there is no file {source}", stage="load")
     try:
         with zipfile.ZipFile(source) as archive:
-            manifest = _manifest(archive, source)
-            _check_plugins(manifest, hops)
-            for name in archive.namelist():
-                _check_member(archive, name, source)
-    except zipfile.BadZipFile as error:
-        raise _damaged(source, str(error)) from error
-    try:
-        return from_exported_program(torch.export.load(source), manifest)
+            _refuse_others(archive, source)
+            members = read_members(archive)
+        manifest = _manifest(members, source)
+        _check_plugins(manifest, hops)
+        check_members(members)
+        with _READING:
+            exported = torch.export.load(repack(members))
+        return from_exported_program(exported, manifest)
+    except Untrusted as error:
+        raise ArtifactError(
+            f"{source} could run code when loaded: {error}",
+            hint="do not open it unless you trust its author",
+            stage="load",
+        ) from error
     except HopyardError:
         raise
     except Exception as error:
         raise _damaged(source, f"{type(error).__name__}: {error}") from error
 
 
-def _manifest(archive: zipfile.ZipFile, source: Path) -> Manifest:
-    members = [name for name in archive.namelist() if name.endswith(f"/extra/{MANIFEST}")]
-    if not members:
+def _refuse_others(archive: zipfile.ZipFile, source: Path) -> None:
+    if not any(name.endswith(f"/{_MANIFEST_MEMBER}") for name in archive.namelist()):
         raise ArtifactError(
             f"{source} was not saved by hopyard",
             hint="open it with torch.export.load if you trust its author",
             stage="load",
         )
+
+
+def _manifest(members: Mapping[str, bytes], source: Path) -> Manifest:
     try:
-        return Manifest.from_json(archive.read(members[0]).decode())
+        return Manifest.from_json(members[_MANIFEST_MEMBER].decode())
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
             f"cannot read the manifest of {source}: {error}",
@@ -125,44 +140,31 @@ def _check_plugins(manifest: Manifest, hops: Mapping[str, object]) -> None:
         )
 
 
-def _check_member(archive: zipfile.ZipFile, name: str, source: Path) -> None:
-    if any(part in f"/{name}" for part in _NATIVE):
-        raise ArtifactError(f"{source} contains native code ({name})", stage="load")
-    if name.endswith("_config.json"):
-        for entry in _pickled_entries(json.loads(archive.read(name))):
-            folder = name.rpartition("/")[0]
-            _check_pickle(archive.read(f"{folder}/{entry}"), entry, source)
-    if name.endswith(".pt"):
-        _check_pickle(archive.read(name), name, source)
-
-
-def _pickled_entries(config: Mapping[str, Any]) -> Iterator[str]:
-    for entry in config.get("config", {}).values():
-        if entry.get("use_pickle") or entry.get("tensor_meta") is None:
-            yield entry["path_name"]
-
-
-def _check_pickle(content: bytes, name: str, source: Path) -> None:
-    if not content:
-        return
-    try:
-        torch.load(io.BytesIO(content), weights_only=True)
-    except Exception as error:
-        raise ArtifactError(
-            f"{source} would run code when loaded: its member {name} holds more than plain values",
-            hint="do not open it unless you trust its author",
-            stage="load",
-        ) from error
-
-
 def _refuse_modules(program: Program) -> None:
     graph_module = program.graph_module
     for node in graph_module.graph.find_nodes(op="get_attr"):
         value = getattr(graph_module, str(node.target))
         if isinstance(value, torch.nn.Module) and not isinstance(value, GraphModule):
             raise ArtifactError(
-                f"the program holds {node.target}, a {type(value).__name__}, which a .pt2 file cannot",
+                f"the program holds {node.target}, a {type(value).__name__}, "
+                "which a .pt2 file cannot",
                 hint="save the program as it was before it was delegated",
+                stage="save",
+            )
+
+
+def _refuse_constants(program: Program) -> None:
+    """Refuse plain values that torch would write but not read, or write as something else."""
+    taken = [(spec.arg, "takes") for spec in program.signature.input_specs]
+    returned = [(spec.arg, "returns") for spec in program.signature.output_specs]
+    for argument, verb in [*taken, *returned]:
+        if not isinstance(argument, ConstantArgument) or argument.value is None:
+            continue
+        allowed = (bool, int, float, str) if verb == "takes" else (bool, int, float)
+        if type(argument.value) not in allowed:
+            raise ArtifactError(
+                f"the program {verb} {argument.value!r}, which a .pt2 file cannot hold",
+                hint="capture a function around it that leaves the value out",
                 stage="save",
             )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from .._torch.pytree import (
     tree_flatten_with_path,
     tree_unflatten,
 )
-from ..errors import InputError
+from ..errors import InputError, UnsupportedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +99,22 @@ class CallingConvention:
 def describe_inputs(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[InputLeaf, ...], list[Any], TreeSpec]:
-    """Return the leaves of example inputs, their values and their structure."""
+    """Return the leaves of example inputs, their values and their structure.
+
+    Raises:
+        UnsupportedError: A leaf is neither a tensor nor a value to specialise on.
+    """
     with_paths, spec = tree_flatten_with_path((args, dict(kwargs)))
     names = _positional_names(function, len(args))
     leaves = []
     for path, value in with_paths:
         written = _written(path, names)
+        if not isinstance(value, Hashable | slice):
+            raise UnsupportedError(
+                f"input {written} is a {type(value).__name__}, whose content may change unnoticed",
+                hint="pass a tensor, or containers of tensors and plain values",
+                stage="capture",
+            )
         expected = TensorType.of(value) if isinstance(value, Tensor) else value
         leaves.append(InputLeaf(written, _identifier(written), expected))
     return tuple(leaves), [value for _, value in with_paths], spec
@@ -133,8 +143,24 @@ def _identifier(path: str) -> str:
     return re.sub(r"\W+", "_", path).strip("_") or "input"
 
 
+class _Leaf:
+    def __repr__(self) -> str:
+        return "*"
+
+
 def _structure(spec: TreeSpec) -> str:
-    return str(spec).replace("TreeSpec", "").replace("\n", " ")
+    """Return a call of this structure as a user would write it."""
+    args, kwargs = tree_unflatten([_Leaf()] * spec.num_leaves, spec)
+    written = [*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())]
+    return f"({', '.join(written)})"
+
+
+def _same(value: Any, expected: Any) -> bool:
+    if type(value) is not type(expected):
+        return False
+    if isinstance(value, float | complex):
+        return repr(value) == repr(expected)  # not-a-number is itself, and minus zero is not zero
+    return bool(value == expected)
 
 
 def _check(leaf: InputLeaf, value: Any) -> None:
@@ -144,7 +170,7 @@ def _check(leaf: InputLeaf, value: Any) -> None:
             return
         what = str(found) if found else f"a value of type {type(value).__name__}"
     else:
-        if type(value) is type(leaf.expected) and bool(value == leaf.expected):
+        if _same(value, leaf.expected):
             return
         what = repr(value)
     raise InputError(

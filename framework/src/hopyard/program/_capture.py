@@ -8,16 +8,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from hopyard_hookspecs import CaptureRequest, Finding
 from torch import Tensor
 from torch.export.graph_signature import (
     ArgumentSpec,
     ConstantArgument,
+    ExportGraphSignature,
     InputKind,
     InputSpec,
     TensorArgument,
 )
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
+
+from hopyard_hookspecs import CaptureRequest, Finding
 
 from .._torch.fake import FakeTensorMode, detect_fake_mode
 from ..errors import UnsupportedError
@@ -33,8 +35,9 @@ from ..tracing import (
 from ._calling import CallingConvention, InputLeaf, describe_inputs
 from ._functional import PureFunction, State
 from ._functionalize import functionalize
-from ._lift import lift_constants, split_mutations
+from ._lift import lift_tensors, split_mutations
 from ._manifest import Manifest
+from ._operands import distinct, operands_of, shared_write
 from ._preserve import preserved, same_storage
 from ._program import Program
 
@@ -59,7 +62,7 @@ class CaptureOptions:
 
 
 def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
-    """Capture a program on fake tensors: nothing is computed, and no tensor of the user's is changed.
+    """Capture a program on fake tensors: nothing is computed, and no tensor is changed.
 
     Raises:
         CaptureError: The program cannot be captured.
@@ -68,7 +71,8 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
     state = State.of(request.target)
     fake_mode = _fake_mode(values)
     pure = PureFunction(request.target, list(state.all), in_spec)
-    operands = fakify([*state.all.values(), *values], fake_mode)
+    given = distinct([*state.all.values(), *values])
+    operands = fakify(given, fake_mode)
     tracing = TracingOptions(
         tracing_mode="fake",
         fake_mode=fake_mode,
@@ -84,17 +88,32 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
     graph_module = functionalize(traced, tracing)
 
     specs = _input_specs(graph_module, state, leaves)
-    constants = lift_constants(graph_module, specs, fake_mode)
+    lifted = lift_tensors(graph_module, specs, fake_mode)
     signature = split_mutations(graph_module, specs, pure.rebound)
+    tensors = {**lifted.parameters, **state.all}
+    _refuse_shared_writes(
+        signature, operands_of(signature, {**tensors, **lifted.constants}, values)
+    )
     assert pure.out_spec is not None
     return Program(
         graph_module,
         signature,
-        state=state.all,
-        constants=constants,
+        state=tensors,
+        constants=lifted.constants,
         convention=CallingConvention(leaves, in_spec, pure.out_spec),
         findings=options.findings,
         manifest=options.manifest,
+    )
+
+
+def _refuse_shared_writes(signature: ExportGraphSignature, operands: Mapping[str, Any]) -> None:
+    shared = shared_write(signature, operands)
+    if shared is None:
+        return
+    raise UnsupportedError(
+        f"the program changes {shared[0]} in place, which shares memory with {shared[1]}",
+        hint="clone one of them, or keep a single tensor and take views of it in the program",
+        stage="capture",
     )
 
 
@@ -115,7 +134,10 @@ def _fake_mode(values: Sequence[Any]) -> FakeTensorMode:
 def _placeholders(state: State, leaves: Sequence[InputLeaf]) -> list[Placeholder]:
     names = [f"p_{name}" for name in state.parameters] + [f"b_{name}" for name in state.buffers]
     names = [name.replace(".", "_") for name in names]
-    return [Placeholder(name) for name in [*names, *(leaf.name for leaf in leaves)]]
+    # A graph that is thrown away finds names that are free, no keywords and no built-in functions.
+    scratch = Graph()
+    named = [scratch.placeholder(name).name for name in [*names, *(leaf.name for leaf in leaves)]]
+    return [Placeholder(name) for name in named]
 
 
 def _input_specs(

@@ -50,9 +50,9 @@ class State:
 class PureFunction:
     """Calls the target with its state given as arguments.
 
-    A call returns the leaves of the result, then the values of parameters and buffers that the target
-    bound to new tensors (`self.count = self.count + 1`), whose names are kept in :attr:`rebound`. Changes
-    in place are left to functionalization.
+    A call returns the leaves of the result, then the values of parameters and buffers that the
+    target bound to new tensors (`self.count = self.count + 1`), whose names are kept in
+    :attr:`rebound`. Changes in place are left to functionalization.
     """
 
     def __init__(self, target: Callable[..., Any], names: Sequence[str], in_spec: TreeSpec) -> None:

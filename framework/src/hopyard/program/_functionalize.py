@@ -25,8 +25,8 @@ def written_nodes(graph_module: GraphModule) -> Iterator[tuple[str, Node]]:
 def functionalize(graph_module: GraphModule, options: TracingOptions) -> GraphModule:
     """Return an equivalent graph in which only inputs are written, at the end and by `copy_`.
 
-    A graph without in-place operations, as most are, is returned as it is. User code is not run again: the
-    graph is replayed, with gradients off, since it is below autograd already.
+    A graph without in-place operations, as most are, is returned as it is. User code is not run
+    again: the graph is replayed, with gradients off, since it is below autograd already.
     """
     if next(written_nodes(graph_module), None) is None:
         return graph_module
@@ -39,12 +39,13 @@ def functionalize(graph_module: GraphModule, options: TracingOptions) -> GraphMo
 
     function = torch.func.functionalize(replay, remove="mutations")
     with torch.no_grad():
-        return Tracer(options).trace(
+        pure: GraphModule = Tracer(options).trace(
             function,
             [node.meta.get("val") for node in nodes],
             placeholders,
             type(graph_module).__name__,
         )
+    return pure
 
 
 class _Replay(Interpreter):

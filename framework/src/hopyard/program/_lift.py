@@ -1,13 +1,13 @@
 """From a traced graph to a pure one with a signature.
 
-Constants become placeholders, and the writes that functionalization leaves at the end of the graph become
-outputs.
+Tensors from around it become placeholders, and the writes that functionalization leaves at the end
+of the graph become outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,11 +22,19 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 from torch.fx import GraphModule, Node
+from torch.nn import Parameter
 
 from .._torch.fake import FakeTensorMode
 from ..errors import UnsupportedError
 from ..tracing import drop_unused_attributes, node_location
 from ._functionalize import written_nodes
+
+_ORDER = (
+    InputKind.PARAMETER,
+    InputKind.BUFFER,
+    InputKind.CONSTANT_TENSOR,
+    InputKind.USER_INPUT,
+)
 
 _MUTATION_OF = {
     InputKind.PARAMETER: OutputKind.PARAMETER_MUTATION,
@@ -35,32 +43,42 @@ _MUTATION_OF = {
 }
 
 
-def lift_constants(
-    graph_module: GraphModule, specs: list[InputSpec], fake_mode: FakeTensorMode
-) -> dict[str, Tensor]:
-    """Turn tensors that the graph reads from its module into placeholders before the user's inputs.
+class Lifted(NamedTuple):
+    """Tensors that a program took from around it, by the name that their input specification gives.
 
-    Returns:
-        The tensors by the name that their input specification gives.
+    Attributes:
+        parameters: They are trained with the module's own.
+        constants: Other tensors.
     """
+
+    parameters: dict[str, Tensor]
+    constants: dict[str, Tensor]
+
+
+def lift_tensors(
+    graph_module: GraphModule, specs: list[InputSpec], fake_mode: FakeTensorMode
+) -> Lifted:
+    """Turn tensors that the graph reads from its module into placeholders before the inputs."""
     graph = graph_module.graph
-    constants: dict[str, Tensor] = {}
+    lifted = Lifted({}, {})
     placeholders: dict[str, Node] = {}
     for node in graph.find_nodes(op="get_attr"):
         value = getattr(graph_module, str(node.target))
         if not isinstance(value, Tensor):
             continue
         if str(node.target) not in placeholders:
-            name = f"lifted_tensor_{len(constants)}"
-            placeholders[str(node.target)] = _insert_constant(graph_module, specs, name)
-            placeholders[str(node.target)].meta["val"] = fake_mode.from_tensor(
-                value, static_shapes=True
-            )
-            constants[name] = value.detach()
+            is_parameter = isinstance(value, Parameter)
+            kind = InputKind.PARAMETER if is_parameter else InputKind.CONSTANT_TENSOR
+            tensors = lifted.parameters if is_parameter else lifted.constants
+            name = f"lifted_{'parameter' if is_parameter else 'tensor'}_{len(tensors)}"
+            placeholder = _insert_placeholder(graph_module, specs, kind, name)
+            placeholder.meta["val"] = fake_mode.from_tensor(value, static_shapes=True)
+            placeholders[str(node.target)] = placeholder
+            tensors[name] = value
         node.replace_all_uses_with(placeholders[str(node.target)])
         graph.erase_node(node)
     drop_unused_attributes(graph_module)
-    return constants
+    return lifted
 
 
 def split_mutations(
@@ -80,13 +98,11 @@ def split_mutations(
     output = graph.output_node()
     values: list[Any] = list(output.args[0])  # type: ignore[arg-type]
     users, state = values[: len(values) - len(rebound)], values[len(values) - len(rebound) :]
-    written.update({by_target[name].arg.name: value for name, value in zip(rebound, state, strict=True)})
+    rebound_names = [by_target[name].arg.name for name in rebound]
+    written.update(zip(rebound_names, state, strict=True))
     _refuse_remaining_writes(graph_module)
 
-    mutations = [
-        OutputSpec(_MUTATION_OF[by_node[name].kind], TensorArgument(value.name), _written_to(by_node[name]))
-        for name, value in written.items()
-    ]
+    mutations = [_mutation(by_node[name], value) for name, value in written.items()]
     output.args = ((*written.values(), *users),)
     results = [OutputSpec(OutputKind.USER_OUTPUT, _argument(value), None) for value in users]
     graph.eliminate_dead_code()
@@ -94,21 +110,25 @@ def split_mutations(
     return ExportGraphSignature(list(specs), [*mutations, *results])
 
 
-def _insert_constant(graph_module: GraphModule, specs: list[InputSpec], name: str) -> Node:
-    position = sum(spec.kind is not InputKind.USER_INPUT for spec in specs)
+def _insert_placeholder(
+    graph_module: GraphModule, specs: list[InputSpec], kind: InputKind, name: str
+) -> Node:
+    """Add a placeholder after those of its kind: parameters, buffers, constants, then inputs."""
+    before = _ORDER[: _ORDER.index(kind) + 1]
+    position = sum(spec.kind in before for spec in specs)
     graph = graph_module.graph
     placeholders = graph.find_nodes(op="placeholder")
-    before = placeholders[position] if position < len(placeholders) else None
-    with graph.inserting_before(before or _first_computation(graph_module)):
-        placeholder = graph.placeholder(f"c_{name}")
+    following = placeholders[position] if position < len(placeholders) else None
+    with graph.inserting_before(following or _first_computation(graph_module)):
+        placeholder = graph.placeholder(f"{'p' if kind is InputKind.PARAMETER else 'c'}_{name}")
     placeholder.target = placeholder.name
-    argument = TensorArgument(placeholder.name)
-    specs.insert(position, InputSpec(InputKind.CONSTANT_TENSOR, argument, name))
+    specs.insert(position, InputSpec(kind, TensorArgument(placeholder.name), name))
     return placeholder
 
 
 def _first_computation(graph_module: GraphModule) -> Node:
-    return next(node for node in graph_module.graph.nodes if node.op != "placeholder")
+    nodes: Iterable[Node] = graph_module.graph.nodes
+    return next(node for node in nodes if node.op != "placeholder")
 
 
 def _trailing_writes(
@@ -142,8 +162,9 @@ def _written_name(node: Node) -> str:
     return str(node.args[0]) if node.args else "a tensor"
 
 
-def _written_to(spec: InputSpec) -> str:
-    return spec.arg.name if spec.kind is InputKind.USER_INPUT else str(spec.target)
+def _mutation(spec: InputSpec, value: Node) -> OutputSpec:
+    target = spec.arg.name if spec.kind is InputKind.USER_INPUT else str(spec.target)
+    return OutputSpec(_MUTATION_OF[spec.kind], TensorArgument(value.name), target)
 
 
 def _argument(value: Any) -> ArgumentSpec:

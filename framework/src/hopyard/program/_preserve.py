@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from ..errors import UnsupportedError
+from ._operands import storage_of
 
 _CONTAINERS = ("_parameters", "_buffers", "_modules")
 
@@ -19,8 +20,8 @@ def preserved(target: Callable[..., Any]) -> Iterator[None]:
     """Put every attribute of a module and its submodules back when the block ends.
 
     Raises:
-        UnsupportedError: The block bound a tensor to a plain attribute. A graph has no place for it, and
-            the next call of the module would have used it.
+        UnsupportedError: The block bound a tensor to a plain attribute. A graph has no place for
+            it, and the next call of the module would have used it.
     """
     if not isinstance(target, Module):
         yield
@@ -36,7 +37,8 @@ def preserved(target: Callable[..., Any]) -> Iterator[None]:
     if assigned:
         raise UnsupportedError(
             f"the program assigns a tensor to {', '.join(assigned)}, which the graph would lose",
-            hint=f"register it with register_buffer({assigned[0].rpartition('.')[2]!r}, ...)",
+            hint="give it a tensor before the capture, "
+            f"with register_buffer({assigned[0].rpartition('.')[2]!r}, ...)",
             stage="capture",
         )
 
@@ -48,10 +50,10 @@ def same_storage(names: Sequence[str], values: Sequence[Any]) -> Iterator[None]:
     Raises:
         UnsupportedError: The block assigned to the `.data` of an input or of a parameter.
     """
-    before = [_storage(value) for value in values]
+    before = [storage_of(value) for value in values]
     yield
     for name, value, storage in zip(names, values, before, strict=True):
-        if _storage(value) != storage:
+        if storage_of(value) != storage:
             raise UnsupportedError(
                 f"the program replaces the data of {name}, which the graph would lose",
                 hint="use copy_() instead of assigning to .data",
@@ -67,12 +69,21 @@ def _attributes(module: Module) -> dict[str, Any]:
 
 
 def _restore(module: Module, before: Mapping[str, Any]) -> list[str]:
-    """Put `before` back and return the plain attributes to which tensors had been bound."""
+    """Put `before` back and return the attributes to which tensors had been bound.
+
+    Parameters and buffers that held tensors before are the program's state and not among them.
+    """
     values = module.__dict__
     assigned = [
         name
         for name, value in values.items()
         if isinstance(value, Tensor) and before.get(name) is not value
+    ]
+    assigned += [
+        name
+        for container in _CONTAINERS
+        for name, value in values[container].items()
+        if isinstance(value, Tensor) and before[container].get(name) is None
     ]
     for name in [name for name in values if name not in before]:
         del values[name]
@@ -83,9 +94,3 @@ def _restore(module: Module, before: Mapping[str, Any]) -> list[str]:
         elif values.get(name) is not value:
             values[name] = value
     return assigned
-
-
-def _storage(value: Any) -> int | None:
-    if not isinstance(value, Tensor) or value.is_sparse:
-        return None
-    return int(value.untyped_storage()._cdata)

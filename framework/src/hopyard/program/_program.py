@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
-from hopyard_hookspecs import Finding
 from torch import Tensor
 from torch.export.graph_signature import (
     ExportGraphSignature,
@@ -18,33 +18,33 @@ from torch.export.graph_signature import (
 )
 from torch.fx import Graph, GraphModule, Node
 
-from ..errors import ProgramError, VerificationError
+from hopyard_hookspecs import Finding
+
+from .._graph_copy import copy_graph_module
+from ..errors import InputError, ProgramError, VerificationError
 from ._calling import CallingConvention
 from ._manifest import Manifest
+from ._operands import MUTATIONS, operands_of, shared_write
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
-
-_MUTATIONS = (
-    OutputKind.BUFFER_MUTATION,
-    OutputKind.PARAMETER_MUTATION,
-    OutputKind.USER_INPUT_MUTATION,
-)
 
 
 class Program:
     """A graph with its calling convention and its state.
 
     Call it as the captured function was called. The graph itself is pure: parameters, buffers and
-    constants are placeholders before the user's inputs, and what the function changed in place is returned
-    before its results; calling the program writes the changes back.
+    constants are placeholders before the user's inputs, and what the function changed in place is
+    returned before its results; calling the program writes the changes back.
 
-    A program is not changed once it exists: passes make new programs, which share parameters with the old.
+    A program is not changed once it exists: passes make new programs, which share parameters with
+    the old.
 
     Attributes:
         graph_module: The graph. To edit it, copy it and use :meth:`with_graph`.
         signature: What each placeholder and each output stands for.
-        state: Parameters and buffers by qualified name; the tensors of the captured module itself.
+        state: Parameters and buffers by qualified name; the tensors of the captured module itself,
+            and parameters that the program took from around it.
         constants: Other tensors that the program reads, by name.
         convention: The structure of arguments and results.
         findings: What safeguards reported without refusing the capture.
@@ -82,12 +82,13 @@ class Program:
             InputError: The arguments are not of the kind that was captured.
         """
         leaves = self.convention.flatten(args, kwargs)
-        operands = self._operands(leaves)
+        operands = operands_of(self.signature, {**self.state, **self.constants}, leaves)
+        self._refuse_shared_writes(operands)
         outputs = self.graph_module(*operands.values())
         specs = self.signature.output_specs
         results = []
         for spec, value in zip(specs, outputs, strict=True):
-            if spec.kind in _MUTATIONS:
+            if spec.kind in MUTATIONS:
                 self._write_back(spec, value, operands)
             else:
                 results.append(value)
@@ -119,9 +120,10 @@ class Program:
 
     def print_readable(self) -> str:
         """Return the graph as Python code with shapes and source lines."""
-        return str(
-            self.graph_module.print_readable(print_output=False, include_stride=False, colored=False)
+        text = self.graph_module.print_readable(
+            print_output=False, include_stride=False, colored=False
         )
+        return str(text)
 
     def to_exported_program(self) -> ExportedProgram:
         """Return the program as a `torch.export.ExportedProgram` that shares its tensors.
@@ -137,11 +139,27 @@ class Program:
         """Write the program as a `.pt2` file, whole or not at all.
 
         Raises:
-            ArtifactError: The file cannot be written, or the graph holds something that cannot be saved.
+            ArtifactError: The file cannot be written, or the graph holds what cannot be saved.
         """
         from ._artifact import save_program
 
         save_program(self, path)
+
+    def __copy__(self) -> Program:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Program:
+        """Return an independent program: its calls change other tensors than this one's."""
+        state, constants = copy.deepcopy((self.state, self.constants), memo)
+        return Program(
+            copy_graph_module(self.graph_module),
+            self.signature,
+            state=state,
+            constants=constants,
+            convention=self.convention,
+            findings=self.findings,
+            manifest=self.manifest,
+        )
 
     def __reduce__(self) -> NoReturn:
         raise ProgramError(
@@ -156,18 +174,24 @@ class Program:
             f"{len(self.state)} parameters and buffers>"
         )
 
-    def _operands(self, leaves: Sequence[Any]) -> dict[str, Any]:
-        remaining = iter(leaves)
-        operands: dict[str, Any] = {}
+    def _refuse_shared_writes(self, operands: Mapping[str, Any]) -> None:
+        shared = shared_write(self.signature, operands)
+        if shared is None:
+            return
+        written, other = (self._name_of(operand) for operand in shared)
+        raise InputError(
+            f"the program changes {written} in place, which shares memory with {other}",
+            hint="pass a clone of one of them",
+            stage="program",
+        )
+
+    def _name_of(self, operand: str) -> str:
+        paths = iter(self.convention.inputs)
         for spec in self.signature.input_specs:
-            name = spec.arg.name
-            if spec.kind is InputKind.USER_INPUT:
-                operands[name] = next(remaining)
-            elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
-                operands[name] = self.state[str(spec.target)]
-            else:
-                operands[name] = self.constants[str(spec.target)]
-        return operands
+            name = next(paths).path if spec.kind is InputKind.USER_INPUT else str(spec.target)
+            if spec.arg.name == operand:
+                return name
+        return operand
 
     def _write_back(self, spec: OutputSpec, value: Tensor, operands: Mapping[str, Any]) -> None:
         target = str(spec.target)

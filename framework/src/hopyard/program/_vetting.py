@@ -1,0 +1,135 @@
+"""What a file may contain: no more than saving writes, and nothing that torch would execute.
+
+torch's reader unpickles sample inputs, tensor subclasses and custom objects; it evaluates symbolic
+expressions, imports modules that calling conventions name, and compiles names of nodes as source.
+Our programs need none of this. So everything is read and checked here, and torch is given a new
+archive of what was checked: it never sees the file, whose directory it might read differently.
+"""
+
+from __future__ import annotations
+
+import builtins
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+GRAPH = "models/model.json"
+_EXTRA = "extra/"
+_SAMPLE_INPUTS = "data/sample_inputs/model.pt"
+_WEIGHTS = "data/weights/model_weights_config.json"
+_CONSTANTS = "data/constants/model_constants_config.json"
+_NATIVE = ("data/aotinductor/", "data/executorch/")
+_MEMBER = re.compile(
+    r"archive_format|archive_version|byteorder|\.data/(version|serialization_id)"
+    rf"|{re.escape(GRAPH)}|{re.escape(_SAMPLE_INPUTS)}|{re.escape(_WEIGHTS)}|{re.escape(_CONSTANTS)}"
+    r"|data/weights/weight_[0-9]+|data/constants/tensor_[0-9]+|extra/.+"
+)
+_TENSOR = re.compile(r"(weight|tensor)_[0-9]+")
+_OPERATOR = re.compile(r"torch\.ops(\.\w+){2,3}|_operator\.getitem", re.ASCII)
+_NAMES = ("name", "as_name")
+_FACTORIES = ("bool", "dict", "float", "int", "list", "set", "str", "tuple")
+
+
+class Untrusted(Exception):
+    """An archive holds something that torch could execute, or might."""
+
+
+def read_members(archive: zipfile.ZipFile, *, tensors: bool = True) -> dict[str, bytes]:
+    """Return what an archive contains, by name without the top folder.
+
+    Args:
+        archive: The archive.
+        tensors: Whether to read tensors, too.
+
+    Raises:
+        Untrusted: It has a member that saving does not write, or one twice.
+    """
+    members: dict[str, bytes] = {}
+    root = archive.namelist()[0].partition("/")[0]
+    for entry in archive.infolist():
+        folder, _, name = entry.filename.partition("/")
+        if name.startswith(_NATIVE):
+            raise Untrusted(f"{name} is native code")
+        if folder != root or not _MEMBER.fullmatch(name) or name in members:
+            raise Untrusted(f"{entry.filename} is no member that hopyard writes")
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise Untrusted(f"{entry.filename} is compressed, which hopyard never does")
+        is_tensor = _TENSOR.fullmatch(name.rpartition("/")[2])
+        members[name] = archive.read(entry) if tensors or not is_tensor else b""
+    return members
+
+
+def check_members(members: Mapping[str, bytes]) -> None:
+    """Refuse an archive that torch could not read without executing something in it.
+
+    Raises:
+        Untrusted: It holds a pickle, an expression, an import, or a name or operator that is none.
+    """
+    if members.get(_SAMPLE_INPUTS):
+        raise Untrusted(f"{_SAMPLE_INPUTS} is a pickle")
+    for config in (_WEIGHTS, _CONSTANTS):
+        for name, entry in json.loads(members[config])["config"].items():
+            if entry.get("use_pickle") is not False or not _TENSOR.fullmatch(entry["path_name"]):
+                raise Untrusted(f"{name} is a pickle")
+        _check_json(members[config])
+    _check_json(members[GRAPH])
+
+
+def repack(members: Mapping[str, bytes]) -> io.BytesIO:
+    """Return an archive of checked members for torch to read."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            if not name.startswith(_EXTRA):
+                archive.writestr(f"program/{name}", content)
+    buffer.seek(0)
+    return buffer
+
+
+def _check_json(content: bytes) -> None:
+    for key, value in _items(json.loads(content)):
+        if key == "as_expr":
+            raise Untrusted("it contains a symbolic expression, which torch would evaluate")
+        if key == "guards_code" and value:
+            raise Untrusted("it contains source code of guards")
+        if not isinstance(value, str):
+            continue
+        if key in _NAMES and value and not value.isidentifier():
+            raise Untrusted(f"{value!r} is no name")
+        if key in ("target", "as_operator") and not _OPERATOR.fullmatch(value):
+            raise Untrusted(f"{value!r} is no operator")
+        if key in ("in_spec", "out_spec"):
+            _check_spec(json.loads(value))
+
+
+def _check_spec(spec: Any) -> None:
+    """Refuse a calling convention for which torch would import a module."""
+    for key, value in _items(spec):
+        if key == "__enum__":
+            raise Untrusted("the calling convention names an enumeration to import")
+        if key == "default_factory_module" and value != builtins.__name__:
+            raise Untrusted(f"the calling convention imports {value}")
+        if key == "default_factory_name" and value not in _FACTORIES:
+            raise Untrusted(f"the calling convention calls {value}")
+        if key == "context" and isinstance(value, str):
+            # Most contexts are JSON of their own; a name that is not is read as it stands.
+            try:
+                nested = json.loads(value)
+            except ValueError:
+                continue
+            _check_spec(nested)
+
+
+def _items(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every key with its value, however deep."""
+    pending = [value]
+    while pending:
+        current = pending.pop()
+        if isinstance(current, dict):
+            yield from current.items()
+            pending.extend(current.values())
+        elif isinstance(current, list):
+            pending.extend(current)
