@@ -35,6 +35,7 @@ from ..tracing import (
 from ._calling import CallingConvention, InputLeaf, describe_inputs
 from ._functional import PureFunction, State
 from ._functionalize import functionalize
+from ._hidden_writes import DECLARED
 from ._lift import lift_tensors, split_mutations
 from ._manifest import Manifest
 from ._operands import distinct, operands_of, shared_write
@@ -76,7 +77,7 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
     tracing = TracingOptions(
         tracing_mode="fake",
         fake_mode=fake_mode,
-        decompositions=options.decompositions,
+        decompositions={**DECLARED, **options.decompositions},
         trace_rules=options.trace_rules,
         stack_traces=StackTraces(capture.__code__),
     )
