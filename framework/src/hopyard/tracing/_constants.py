@@ -18,6 +18,7 @@ from .._torch.dispatch import OpOverload
 from .._torch.fake import unset_fake_temporarily
 from .._torch.pytree import TreeSpec, tree_leaves, tree_unflatten
 from ._slots import Slot, TensorSlots
+from ._symbols import SYMBOLIC
 
 LARGEST_CONSTANT = 1
 """Number of elements up to which a value is carried along."""
@@ -37,7 +38,9 @@ class ConstantFolder:
 
     @property
     def all_constant(self) -> bool:
-        """Whether no operand is a tracked value without a constant."""
+        """Whether no operand is a tracked value without a constant, or symbolic."""
+        if any(isinstance(leaf, SYMBOLIC) for leaf in self._leaves):
+            return False
         return all(slot is None or slot.constant is not None for slot in self._slots)
 
     @property

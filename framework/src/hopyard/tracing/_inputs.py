@@ -8,12 +8,17 @@ from typing import Any
 from torch import Tensor
 
 from .._torch.fake import FakeTensor, FakeTensorMode, detect_fake_mode
+from .._torch.symbolic import ShapeEnv
 from ..errors import UsageError
 from ._fakes import FakeFactory
 
 
-def fake_mode_for(values: Iterable[Any]) -> FakeTensorMode:
-    """Return the fake mode that is active or that `values` belong to, or a new one without symbols.
+def fake_mode_for(
+    values: Iterable[Any], *, allow_non_fake_inputs: bool = False
+) -> FakeTensorMode:
+    """Return the fake mode that is active or that `values` belong to, or a new one.
+
+    In a new one, inputs have static sizes, and what depends on data gets a symbol.
 
     Raises:
         UsageError: They belong to several.
@@ -28,7 +33,14 @@ def fake_mode_for(values: Iterable[Any]) -> FakeTensorMode:
     found: FakeTensorMode | None = detect_fake_mode(values)
     if found is not None:
         return found
-    return FakeTensorMode(allow_fallback_kernels=True, static_shapes=True)
+    fake_mode = FakeTensorMode(
+        allow_fallback_kernels=True,
+        allow_non_fake_inputs=allow_non_fake_inputs,
+        shape_env=ShapeEnv(),
+        static_shapes=True,
+    )
+    fake_mode._allow_unsafe_data_ptr_access = False
+    return fake_mode
 
 
 def fakify(values: Iterable[Any], fake_mode: FakeTensorMode) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -26,7 +27,7 @@ from .._torch.fake import (
 )
 from .._torch.proxies import ProxyTorchDispatchMode
 from .._torch.pytree import tree_flatten
-from ..errors import CaptureError, DataDependentError, UnsupportedError
+from ..errors import CaptureError, DataDependentError
 from ._cache import MISSING, Call
 from ._constants import ConstantFolder
 from ._locations import current_location
@@ -119,13 +120,18 @@ class TracingMode(ProxyTorchDispatchMode):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        """Refuse: real and fake captures have no symbolic numbers."""
-        raise UnsupportedError(
-            f"{getattr(func, '__name__', func)} on a symbolic number",
-            hint="capture with static shapes",
-            stage="capture",
-            location=current_location(),
-        )
+        """Record an operation on symbolic numbers; called by torch with the mode suspended."""
+        if func is operator.mul:
+            # Sizes are multiplied by one all the time. Comparing a symbol with one would make a guard.
+            left, right = args
+            if type(right) is int and right == 1:
+                return left
+            if type(left) is int and left == 1:
+                return right
+        result = func(*args)
+        tracer = self.tracer
+        tracer.recorder.symbols.record(func, args, result, lazily=tracer.enable_thunkify)
+        return result
 
     def __torch_dispatch__(
         self,
@@ -196,11 +202,21 @@ class TracingMode(ProxyTorchDispatchMode):
             func = aten.lift_fresh_copy.default
         recorder = self.tracer.recorder
         node = recorder.call(func, args, kwargs, func.overloadpacket.__name__)
-        output = func(*args, **kwargs)
+        output = self._run(func, args, kwargs)
+        recorder.bind_symbols(node, output, self.tracer.shape_env)
         recorder.track(output, node, folder.result(func, args, output))
         if call is not None and self.calls is not None:
             self.calls.learn(call, output)
         return output
+
+    def _run(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operator; symbolic numbers that it computes on the way enter the graph only if used."""
+        lazy = self.tracer.enable_thunkify
+        self.tracer.enable_thunkify = True
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self.tracer.enable_thunkify = lazy
 
     def _truth_of(self, tensor: Tensor) -> Any:
         if tensor.numel() != 1:

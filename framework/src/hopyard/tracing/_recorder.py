@@ -13,11 +13,14 @@ from torch.nn import Module, Parameter
 
 from .._torch.dispatch import OpOverload
 from .._torch.graphs import LazyGraphModule
+from .._torch.symbolic import ShapeEnv, compute_unbacked_bindings
 from ..errors import UnsupportedError
+from ._cleanup import merge_symbols, remove_unused_symbols
 from ._locations import StackTraces
 from ._metadata import Metadata
 from ._nodes import NodeWriter
 from ._slots import Slot, TensorSlots
+from ._symbols import SYMBOLIC, Deferred, SymbolTracker
 from ._values import ValueRecorder
 
 _ATOMS = (
@@ -44,6 +47,7 @@ class Recorder:
         slots: Which node stands for which tensor.
         values: Writes node metadata.
         nodes: Appends nodes.
+        symbols: Which node stands for which symbolic number.
         stack_traces: Writes the source lines of calls; None if they are not wanted.
     """
 
@@ -54,6 +58,7 @@ class Recorder:
         self.values = values
         self.stack_traces = stack_traces
         self.nodes = NodeWriter(self.graph)
+        self.symbols = SymbolTracker(self.graph)
         self._names: dict[OpOverload, str] = {}
         self._constants: dict[int, tuple[Tensor, str]] = {}
 
@@ -61,7 +66,7 @@ class Recorder:
         """Add an input. `default` is empty or holds the default value of the parameter."""
         node = self.graph.create_node("placeholder", name, default, {})
         if isinstance(value, Tensor):
-            self.slots.set(value, Slot(node, None, self.values.annotate(node, value)))
+            self._track_tensor(value, node)
         return node
 
     def call(
@@ -95,12 +100,26 @@ class Recorder:
     def track(self, value: Any, node: Node, constant: Any = None) -> None:
         """Let `node` stand for `value` from now on; the items of a container get nodes of their own."""
         if isinstance(value, Tensor):
-            self.slots.set(value, Slot(node, constant, self.values.annotate(node, value)))
+            self._track_tensor(value, node, constant)
+        elif isinstance(value, SYMBOLIC):
+            self.values.annotate(node, value)
+            self.symbols.track(value, Deferred.made(node))
         elif isinstance(value, (list, tuple, dict)):
             self.values.annotate(node, value)
             items = value.items() if isinstance(value, dict) else enumerate(value)
             for key, item in items:
                 self.track(item, self.item(node, key), None if constant is None else constant[key])
+
+    def bind_symbols(self, node: Node, value: Any, shape_env: ShapeEnv | None) -> None:
+        """Note on `node` which unbacked symbols came into being in its value, and where.
+
+        Call it once for each operator, before the parts of its value are tracked.
+        """
+        if shape_env is None or not shape_env.pending_fresh_unbacked_symbols:
+            return
+        bindings = compute_unbacked_bindings(shape_env, value)
+        if bindings:
+            node.meta["unbacked_bindings"] = bindings
 
     def adopt(self, tensor: Tensor, node: Node, metadata: Metadata) -> None:
         """Let `node` stand for a plain tensor of known metadata."""
@@ -123,6 +142,8 @@ class Recorder:
             return self._attribute(value) if slot is None else slot.node
         if isinstance(value, _ATOMS):
             return value
+        if isinstance(value, SYMBOLIC):
+            return self.symbols.lower(value)
         if isinstance(value, tuple):
             items = tuple([self.lower(item) for item in value])
             if not hasattr(value, "_fields"):
@@ -151,7 +172,16 @@ class Recorder:
 
     def finish(self, name: str) -> GraphModule:
         """Return the graph as a module; its code is generated when first needed."""
+        if self.symbols.used:
+            remove_unused_symbols(self.graph)
+            merge_symbols(self.graph)
         return LazyGraphModule(self.root, self.graph, name)
+
+    def _track_tensor(self, tensor: Tensor, node: Node, constant: Tensor | None = None) -> None:
+        metadata = self.values.annotate(node, tensor)
+        if metadata is None and tensor._has_symbolic_sizes_strides:
+            self.symbols.track_sizes(tensor, node)
+        self.slots.set(tensor, Slot(node, constant, metadata))
 
     def _dated(self, node: Node) -> Node:
         if self.stack_traces is not None and (trace := self.stack_traces.current()) is not None:

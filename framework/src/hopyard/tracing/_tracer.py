@@ -19,6 +19,7 @@ from .._torch.fake import (
     FakeTensorMode,
 )
 from .._torch.proxies import suspend_tracing
+from .._torch.symbolic import ShapeEnv
 from ..errors import CaptureError, DataDependentError, HopyardError, UnsupportedError
 from ._cache import FakeCalls, RealCalls
 from ._locations import StackTraces, current_location, raising_location
@@ -91,6 +92,12 @@ class Tracer:
         if self.options.fake_mode is not None:
             return FakeCalls(self.recorder)
         return RealCalls(self.recorder)
+
+    @property
+    def shape_env(self) -> ShapeEnv | None:
+        """What the fake mode knows of symbolic sizes; None in real captures and static ones."""
+        fake_mode = self.options.fake_mode
+        return None if fake_mode is None else fake_mode.shape_env
 
     @property
     def root(self) -> torch.nn.Module:
@@ -178,6 +185,7 @@ class Tracer:
 
     def track(self, value: Any, node: Node) -> Any:
         """Let `node` stand for `value` and return `value`."""
+        self.recorder.bind_symbols(node, value, self.shape_env)
         self.recorder.track(value, node)
         return value
 

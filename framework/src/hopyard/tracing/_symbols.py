@@ -1,0 +1,198 @@
+"""Which node stands for which symbolic number.
+
+A symbol's first node is never replaced: all nodes that compute a symbol are equivalent, and the first depends on
+the least. Nodes for sizes and strides are made when something uses them.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import sympy
+import torch
+from torch import SymBool, SymFloat, SymInt, Tensor
+from torch.fx import Graph, Node
+
+from .._torch.symbolic import SymNode, expression_handlers
+from ..errors import UnsupportedError
+
+Symbolic = SymInt | SymFloat | SymBool
+SYMBOLIC: tuple[type, ...] = (SymInt, SymFloat, SymBool)
+
+aten = torch.ops.aten
+
+
+class Deferred:
+    """A node that is made when it is first asked for."""
+
+    __slots__ = ("_make", "_node")
+
+    def __init__(self, make: Callable[[], Node]) -> None:
+        self._make: Callable[[], Node] | None = make
+        self._node: Node | None = None
+
+    @classmethod
+    def made(cls, node: Node) -> Deferred:
+        """Return one whose node exists."""
+        return cls(lambda: node)
+
+    def force(self) -> Node:
+        """Return the node."""
+        if self._node is None:
+            assert self._make is not None
+            self._node = self._make()
+            self._make = None
+        return self._node
+
+
+class SymbolTracker:
+    """The symbolic numbers of one graph.
+
+    Attributes:
+        used: Whether the trace has met a symbolic number at all.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._nodes: dict[SymNode, Deferred] = {}
+        self._symbols: dict[sympy.Expr, tuple[Deferred, Symbolic]] = {}
+        self.used = False
+
+    def track(self, value: Symbolic, deferred: Deferred) -> None:
+        """Let `deferred` stand for `value`, unless something does already."""
+        self.used = True
+        if value.node in self._nodes:
+            return
+        self._nodes[value.node] = deferred
+        if isinstance(value.node.expr, sympy.Symbol):
+            self._symbols[value.node.expr] = (deferred, value)
+
+    def track_sizes(self, tensor: Tensor, node: Node) -> None:
+        """Let the sizes, strides, number of elements and offset of `tensor` be read off `node`."""
+        for index, size in enumerate(tensor.shape):
+            self._track_query(size, aten.sym_size.int, (node, index))
+        if not tensor.is_sparse:
+            for index, stride in enumerate(tensor.stride()):
+                self._track_query(stride, aten.sym_stride.int, (node, index))
+        self._track_query(tensor.numel(), aten.sym_numel.default, (node,))
+        if not tensor.is_sparse:
+            self._track_query(tensor.storage_offset(), aten.sym_storage_offset.default, (node,))
+
+    def record(
+        self, function: Callable[..., Any], args: Sequence[Any], result: Any, *, lazily: bool
+    ) -> None:
+        """Record that `function(*args)` computes `result`, at once or when it is used.
+
+        A result that is a plain number needs no record: it is known whatever the symbols are.
+        """
+        if not isinstance(result, SYMBOLIC):
+            return
+        deferred = Deferred(lambda: self._compute(function, args, result))
+        if not lazily:
+            deferred.force()
+        self.track(result, deferred)
+
+    def lower(self, value: Symbolic) -> Node | int | float | bool:
+        """Return what stands for `value` in a node's arguments: a number if it is one.
+
+        Raises:
+            UnsupportedError: It was computed where the tracer could not see it, from symbols that no input
+                has.
+        """
+        if value.node.constant is not None:
+            constant: int | float | bool = value.node.constant
+            return constant
+        if value.node.expr.is_number:
+            return _NUMBERS[type(value)](value.node.expr)
+        return self._find(value).force()
+
+    def _track_query(self, value: Any, query: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        if isinstance(value, SymInt):
+            self.track(value, Deferred(lambda: self._call(query, args, value)))
+
+    def _find(self, value: Symbolic) -> Deferred:
+        found = self._nodes.get(value.node)
+        if found is not None:
+            return found
+        symbol = self._symbols.get(value.node.expr)
+        if symbol is not None:
+            return symbol[0]
+        self._rebuild(value.node.expr, value)
+        found = self._nodes.get(value.node)
+        if found is None:
+            missing = sorted(
+                str(each) for each in value.node.expr.free_symbols if each not in self._symbols
+            )
+            raise UnsupportedError(
+                f"the number {value} cannot be computed from what was captured: "
+                f"no input or operator gives {', '.join(missing) or value.node.expr}",
+                hint="pass it as an input",
+                stage="capture",
+            )
+        return found
+
+    def _rebuild(self, expression: sympy.Expr, result: Symbolic | None = None) -> Any:
+        """Compute an expression from tracked symbols; None if one is missing.
+
+        With a `result`, that is what the outermost operation is recorded to give.
+        """
+        known = self._symbols.get(expression)
+        if known is not None:
+            return known[1]
+        if expression.is_Integer:
+            return int(expression)
+        if expression.is_Float:
+            return float(expression)
+        args = [self._rebuild(argument) for argument in expression.args]
+        function = _functions().get(expression.func)
+        if function is None or any(argument is None for argument in args):
+            return None
+        if result is None:
+            return function(*args)
+        self.record(function, args, result, lazily=False)
+        return result
+
+    def _compute(self, function: Callable[..., Any], args: Sequence[Any], result: Any) -> Node:
+        return self._call(function, tuple(self._lowered(argument) for argument in args), result)
+
+    def _lowered(self, argument: Any) -> Any:
+        if isinstance(argument, SYMBOLIC):
+            return self._find(argument).force()
+        if isinstance(argument, (list, tuple)):
+            return tuple(self._lowered(item) for item in argument)
+        return argument
+
+    def _call(self, function: Callable[..., Any], args: tuple[Any, ...], value: Any) -> Node:
+        node = self._graph.create_node("call_function", function, args, {})
+        node.meta["val"] = value
+        return node
+
+
+_NUMBERS: Mapping[type, Callable[[Any], Any]] = {SymInt: int, SymFloat: float, SymBool: bool}
+
+
+def _largest(*values: Any) -> Any:
+    return functools.reduce(torch.sym_max, values)
+
+
+def _smallest(*values: Any) -> Any:
+    return functools.reduce(torch.sym_min, values)
+
+
+@functools.cache
+def _functions() -> dict[Any, Callable[..., Any]]:
+    """Return the function that computes each kind of expression."""
+    functions: dict[Any, Callable[..., Any]] = {}
+    for kind, name in expression_handlers().items():
+        function = getattr(operator, name, None)
+        if function is not None:
+            functions[kind] = function
+        elif name == "maximum":
+            functions[kind] = _largest
+        elif name == "minimum":
+            functions[kind] = _smallest
+    functions[sympy.Add] = torch.sym_sum
+    return functions
