@@ -61,7 +61,7 @@ class Recorder:
         """Add an input. `default` is empty or holds the default value of the parameter."""
         node = self.graph.create_node("placeholder", name, default, {})
         if isinstance(value, Tensor):
-            self.slots.set(value, Slot(node, None, self.values.annotate(node, value)))
+            self.slots.set_input(value, Slot(node, None, self.values.annotate(node, value)))
         return node
 
     def call(
