@@ -39,7 +39,7 @@ class ValueRecorder:
         metadata = self._metadata_of(value)
         if metadata is None:
             node.meta["val"] = self.snapshot(value)
-            if not value.is_sparse:
+            if isinstance(value, FakeTensor) or not value.is_sparse:
                 node.meta["tensor_meta"] = extract_tensor_metadata(value)
             return None
         self.describe(node, value, metadata)
