@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from operator import attrgetter
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from importlib_metadata import version
 
 from hopyard_hookspecs import (
     Backend,
@@ -19,9 +22,8 @@ from hopyard_hookspecs import (
     Safeguard,
     TraceRule,
 )
-from importlib_metadata import version
 
-from .errors import HopyardError, UnknownNameError, UsageError
+from .errors import HopyardError, PluginError, UnknownNameError, UsageError
 from .pipeline import Pipeline
 from .plugins import PluginManager, PluginStatus, Registered, distribution_for, resolve
 
@@ -39,8 +41,8 @@ T = TypeVar("T")
 class Session:
     """One set of loaded plugins.
 
-    Making a session finds, checks and loads plugins and asks each what it registers; it does not import
-    torch. A session is not changed afterwards and may be used by several threads.
+    Making a session finds, checks and loads plugins and asks each what it registers; it does not
+    import torch. A session is not changed afterwards and may be used by several threads.
 
     Args:
         plugins: Plugins that need not be installed: modules or objects with hook implementations.
@@ -99,10 +101,10 @@ class Session:
     ) -> Program:
         """Capture a module or function as a program.
 
-        The function runs once, on fake tensors: nothing is computed, and the module, its state and the
-        inputs are as before afterwards, whether the capture succeeds or not. Shapes are those of the
-        example inputs, and Python numbers among them become part of the program. The grad mode is the
-        caller's.
+        The function runs once, on fake tensors: nothing is computed, and the module, its state and
+        the inputs are as before afterwards, whether the capture succeeds or not. Shapes are those
+        of the example inputs, and Python numbers among them become part of the program. The grad
+        mode is the caller's.
 
         Args:
             target: A module or function.
@@ -226,9 +228,7 @@ class Session:
         conflict = self.plugins.conflict(kind, name)
         if conflict is not None:
             raise conflict
-        raise UnknownNameError(
-            kind, name, registered, distribution=distribution_for(kind, name)
-        )
+        raise UnknownNameError(kind, name, registered, distribution=distribution_for(kind, name))
 
     def manifest(self) -> Manifest:
         """Return the versions that programs made by this session carry."""
@@ -299,7 +299,7 @@ class Session:
         default = {name: entry for name, entry in self.modes.items() if entry.value.default}
         chosen = {**default, **requested}
         in_order = sorted(chosen.values(), key=lambda entry: (entry.value.order, entry.value.name))
-        return [_entering(entry, request) for entry in in_order]
+        return [partial(_Entered, entry, request) for entry in in_order]
 
     def _report_failure(self, request: CaptureRequest, error: BaseException) -> None:
         try:
@@ -321,8 +321,37 @@ def load(path: str | PathLike[str]) -> Program:
     return Session().load(path)
 
 
-def _entering(
-    entry: Registered[Mode], request: CaptureRequest
-) -> Callable[[], AbstractContextManager[Any]]:
-    factory: Any = resolve(entry.value.factory, entry.provider)
-    return lambda: factory(request)
+class _Entered(AbstractContextManager[None]):
+    """A plugin's mode: its failures are the plugin's, and it cannot hide those of others."""
+
+    def __init__(self, entry: Registered[Mode], request: CaptureRequest) -> None:
+        self._entry = entry
+        self._factory: Any = resolve(entry.value.factory, entry.provider)
+        self._request = request
+        self._mode: Any = None
+
+    def __enter__(self) -> None:
+        try:
+            self._mode = self._factory(self._request)
+            self._mode.__enter__()
+        except Exception as error:
+            raise self._broken(error) from error
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        try:
+            self._mode.__exit__(kind, error, traceback)
+        except Exception as another:
+            if another is error:
+                return
+            broken = self._broken(another)
+            if error is None:
+                raise broken from another
+            error.add_note(f"and then {broken}")
+
+    def _broken(self, error: Exception) -> PluginError:
+        return PluginError(
+            f"the mode raised {type(error).__name__}: {error}",
+            hint="report it to the plugin's authors, or disable the plugin",
+            plugin=self._entry.provider,
+            stage=self._entry.value.name,
+        )

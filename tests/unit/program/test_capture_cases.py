@@ -238,6 +238,36 @@ def buffer_rebound() -> Example:
 
 
 @case
+def buffer_returned_as_it_was() -> Example:
+    def forward(self, a):
+        before, row = self.total, self.total.t()[0]
+        self.total = self.total + a
+        return before, row, a
+
+    return module(forward, total=torch.zeros(2, 3)), (x(),), {}
+
+
+@case
+def buffers_exchanged() -> Example:
+    def forward(self, a):
+        self.first, self.second = self.second, self.first.view(3)
+        return a + self.first
+
+    return module(forward, first=torch.zeros(3), second=torch.ones(3)), (x(),), {}
+
+
+@case
+def inputs_exchanged() -> Example:
+    def forward(a, b):
+        kept = a.clone()
+        a.copy_(b)
+        b.copy_(kept)
+        return kept
+
+    return forward, (x(), x() + 1), {}
+
+
+@case
 def buffer_changed_then_rebound() -> Example:
     def forward(self, a):
         self.count.add_(1)

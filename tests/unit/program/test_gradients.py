@@ -109,6 +109,25 @@ def test_a_closed_over_parameter_gets_its_gradient(session: hopyard.Session) -> 
     assert weight.grad.tolist() == [4, 4, 4]
 
 
+def test_a_buffer_that_gradients_need_may_change_afterwards(session: hopyard.Session) -> None:
+    class Scaling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("scale", torch.ones(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            result = x * self.scale
+            self.scale = self.scale + 1
+            return result
+
+    module, given = Scaling(), torch.ones(2, requires_grad=True)
+    program = session.capture(module, (given,))
+    program(given)
+    program(given).sum().backward()
+    assert given.grad.tolist() == [2, 2]
+    assert module.scale.tolist() == [3, 3]
+
+
 def test_gradients_of_gradients(session: hopyard.Session) -> None:
     program = session.capture(lambda a: (a**3).sum(), (torch.ones(2),))
     given = torch.tensor([1.0, 2.0], requires_grad=True)

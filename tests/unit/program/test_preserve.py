@@ -239,6 +239,39 @@ def test_a_buffer_that_gets_its_first_tensor_is_refused_and_taken_back(
     assert session.capture(module, (torch.ones(3),))(torch.ones(3)).tolist() == [2, 2, 2]
 
 
+@pytest.mark.parametrize(
+    ("bind", "found"),
+    [
+        (
+            lambda module, x: setattr(module, "last", torch.cat([module.last, x])),
+            "float32[4] on cpu",
+        ),
+        (lambda module, x: setattr(module, "last", module.last.int()), "int32[2] on cpu"),
+        (lambda module, x: setattr(module, "last", module.last[None]), "float32[1, 2] on cpu"),
+        (lambda module, x: setattr(module, "last", None), "no tensor"),
+        (lambda module, x: delattr(module, "last"), "no tensor"),
+    ],
+)
+def test_a_buffer_bound_to_something_else_is_refused(
+    session: hopyard.Session, bind: Callable[[nn.Module, Tensor], None], found: str
+) -> None:
+    class Binding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("last", torch.zeros(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            bind(self, x)
+            return x + 1
+
+    module = Binding()
+    kept = module.last
+    with pytest.raises(UnsupportedError) as raised:
+        session.capture(module, (torch.ones(2),))
+    assert f"last to {found} in place of float32[2] on cpu" in raised.value.message
+    assert module.last is kept
+
+
 def test_a_capture_computes_nothing(session: hopyard.Session) -> None:
     huge = torch.empty(200_000, 100_000, device="meta")
     program = session.capture(lambda a: (a @ a.t()).sum(), (huge,))

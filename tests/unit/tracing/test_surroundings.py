@@ -236,6 +236,10 @@ def test_sparse_results_have_no_recorded_value(as_torch: Any) -> None:
     )
 
 
+def test_a_sparse_result(as_torch: Any) -> None:
+    as_torch(lambda x: x.to_sparse(), fresh=lambda: [torch.eye(3)])
+
+
 def test_stack_traces_name_the_lines_of_the_program(mode: Any) -> None:
     def program(x: Tensor, y: Tensor) -> Tensor:
         total = x + y

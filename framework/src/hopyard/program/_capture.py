@@ -38,7 +38,7 @@ from ._functionalize import functionalize
 from ._hidden_writes import DECLARED
 from ._lift import lift_tensors, split_mutations
 from ._manifest import Manifest
-from ._operands import distinct, operands_of, shared_write
+from ._operands import distinct, operands_of, shared_write, written_operands
 from ._preserve import preserved, same_storage
 from ._program import Program
 
@@ -108,7 +108,7 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
 
 
 def _refuse_shared_writes(signature: ExportGraphSignature, operands: Mapping[str, Any]) -> None:
-    shared = shared_write(signature, operands)
+    shared = shared_write(written_operands(signature), operands)
     if shared is None:
         return
     raise UnsupportedError(

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from .._torch.pytree import TreeSpec, tree_flatten, tree_unflatten
+from ..errors import UnsupportedError
+from ._calling import TensorType
 
 
 @dataclass(frozen=True)
@@ -72,4 +74,18 @@ class PureFunction:
             result = self._target(*args, **kwargs)
         values, self.out_spec = tree_flatten(result)
         self.rebound = tuple(name for name in self._names if current[name] is not given[name])
+        for name in self.rebound:
+            _refuse_another_type(name, given[name], current[name])
         return [*values, *(current[name] for name in self.rebound)]
+
+
+def _refuse_another_type(name: str, before: Tensor, now: object) -> None:
+    expected = TensorType.of(before)
+    found = TensorType.of(now) if isinstance(now, Tensor) else None
+    if found == expected:
+        return
+    raise UnsupportedError(
+        f"the program binds {name} to {found or 'no tensor'} in place of {expected}",
+        hint="keep its shape, type and device, or keep what changes outside of the program",
+        stage="capture",
+    )

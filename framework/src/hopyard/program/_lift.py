@@ -24,7 +24,9 @@ from torch.export.graph_signature import (
 from torch.fx import GraphModule, Node
 from torch.nn import Parameter
 
+from .._torch.dispatch import OpOverload
 from .._torch.fake import FakeTensorMode
+from .._torch.graphs import extract_tensor_metadata
 from ..errors import UnsupportedError
 from ..tracing import drop_unused_attributes, node_location
 from ._functionalize import written_nodes
@@ -101,6 +103,8 @@ def split_mutations(
     rebound_names = [by_target[name].arg.name for name in rebound]
     written.update(zip(rebound_names, state, strict=True))
     _refuse_remaining_writes(graph_module)
+    written = {name: _kept(value, written, output) for name, value in written.items()}
+    users = [_kept(value, written, output) for value in users]
 
     mutations = [_mutation(by_node[name], value) for name, value in written.items()]
     output.args = ((*written.values(), *users),)
@@ -144,6 +148,25 @@ def _trailing_writes(
         node.replace_all_uses_with(source)
         graph.erase_node(node)
         yield destination.name, source
+
+
+def _kept(value: Any, written: Mapping[str, Any], output: Node) -> Any:
+    """Return `value`, or a clone of it if the write to an operand would change it.
+
+    Only what a program binds anew, instead of changing it in place, can be returned as it was.
+    """
+    source = value
+    while isinstance(source, Node) and isinstance(source.target, OpOverload):
+        if not any(argument.alias_info for argument in source.target._schema.arguments):
+            return value
+        source = source.args[0]
+    if not isinstance(source, Node) or source.name not in written:
+        return value
+    with output.graph.inserting_before(output):
+        clone = output.graph.call_function(torch.ops.aten.clone.default, (value,))
+    clone.meta = {**value.meta, "val": value.meta["val"].clone()}
+    clone.meta["tensor_meta"] = extract_tensor_metadata(clone.meta["val"])
+    return clone
 
 
 def _refuse_remaining_writes(graph_module: GraphModule) -> None:

@@ -57,16 +57,33 @@ def operands_of(
     }
 
 
-def shared_write(
-    signature: ExportGraphSignature, operands: Mapping[str, Any]
-) -> tuple[str, str] | None:
-    """Return the names of an operand that is written and of another that overlaps it, if any do."""
+def written_operands(signature: ExportGraphSignature) -> tuple[str, ...]:
+    """Return the names of the placeholders whose values a program changes."""
     by_target = {spec.target: spec.arg.name for spec in signature.input_specs}
-    written = [
+    return tuple(
         by_target.get(spec.target, str(spec.target))
         for spec in signature.output_specs
         if spec.kind in MUTATIONS
-    ]
+    )
+
+
+def apart_from_history(written: Sequence[str], operands: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return `operands`, with copies of the written ones if the call records gradients.
+
+    What autograd saves for the backward pass must not be changed when the call has ended.
+    """
+    records = (
+        written
+        and torch.is_grad_enabled()
+        and any(isinstance(value, Tensor) and value.requires_grad for value in operands.values())
+    )
+    if not records:
+        return operands
+    return {**operands, **{name: operands[name].clone() for name in written}}
+
+
+def shared_write(written: Sequence[str], operands: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the names of an operand that is written and of another that overlaps it, if any do."""
     if not written:
         return None
     places = {name: place for name, value in operands.items() if (place := _place(value))}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor
 from torch.export.graph_signature import (
+    ConstantArgument,
     ExportGraphSignature,
     InputKind,
     OutputKind,
@@ -24,7 +25,13 @@ from .._graph_copy import copy_graph_module
 from ..errors import InputError, ProgramError, VerificationError
 from ._calling import CallingConvention
 from ._manifest import Manifest
-from ._operands import MUTATIONS, operands_of, shared_write
+from ._operands import (
+    MUTATIONS,
+    apart_from_history,
+    operands_of,
+    shared_write,
+    written_operands,
+)
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -69,6 +76,7 @@ class Program:
         self.convention = convention
         self.findings = tuple(findings)
         self.manifest = manifest
+        self._written = written_operands(signature)
 
     @property
     def graph(self) -> Graph:
@@ -84,7 +92,7 @@ class Program:
         leaves = self.convention.flatten(args, kwargs)
         operands = operands_of(self.signature, {**self.state, **self.constants}, leaves)
         self._refuse_shared_writes(operands)
-        outputs = self.graph_module(*operands.values())
+        outputs = self.graph_module(*apart_from_history(self._written, operands).values())
         specs = self.signature.output_specs
         results = []
         for spec, value in zip(specs, outputs, strict=True):
@@ -175,7 +183,7 @@ class Program:
         )
 
     def _refuse_shared_writes(self, operands: Mapping[str, Any]) -> None:
-        shared = shared_write(self.signature, operands)
+        shared = shared_write(self._written, operands)
         if shared is None:
             return
         written, other = (self._name_of(operand) for operand in shared)
@@ -203,17 +211,25 @@ class Program:
 
 def _resigned(signature: ExportGraphSignature, graph_module: GraphModule) -> ExportGraphSignature:
     """Return the signature with the names that the outputs have in another graph."""
-    outputs: Sequence[Any] = graph_module.graph.output_node().args[0]  # type: ignore[assignment]
-    if len(outputs) != len(signature.output_specs):
-        raise VerificationError(
-            f"the graph returns {len(outputs)} values instead of {len(signature.output_specs)}",
-            hint="a pass must leave the outputs as many and in the order they were",
-            stage="with_graph",
-        )
+    outputs = graph_module.graph.output_node().args[0]
+    if not isinstance(outputs, (tuple, list)) or len(outputs) != len(signature.output_specs):
+        count = len(outputs) if isinstance(outputs, (tuple, list)) else "no tuple of"
+        raise _other_outputs(f"{count} values instead of {len(signature.output_specs)}")
     specs = []
     for spec, value in zip(signature.output_specs, outputs, strict=True):
         argument = spec.arg
+        expected = argument.value if isinstance(argument, ConstantArgument) else "a node"
         if isinstance(value, Node) and isinstance(argument, TensorArgument):
             argument = TensorArgument(value.name)
+        elif isinstance(value, Node) or repr(value) != repr(expected):
+            raise _other_outputs(f"{value!r} instead of {expected}")
         specs.append(OutputSpec(spec.kind, argument, spec.target))
     return ExportGraphSignature(list(signature.input_specs), specs)
+
+
+def _other_outputs(what: str) -> VerificationError:
+    return VerificationError(
+        f"the graph returns {what}",
+        hint="a pass must leave the outputs as many, of the kind and in the order they were",
+        stage="with_graph",
+    )

@@ -293,5 +293,8 @@ def _is_predictable(func: OpOverload) -> bool:
         return False
     if func is aten.index.Tensor:
         return True
+    if any(argument.is_out for argument in func._schema.arguments):
+        # Such an operand may be resized to fit, which a recipe would not do.
+        return False
     return not any(tag in func.tags for tag in _UNPREDICTABLE)
 

@@ -79,12 +79,14 @@ class MetadataTable:
     def of(self, tensor: Tensor) -> Metadata | None:
         """Return the metadata of a plain dense tensor, or None for any other kind.
 
-        Sparse, quantized, conjugated, negated and nested tensors, and those with symbolic sizes, have
-        state that sizes and strides do not tell.
+        Sparse, quantized, conjugated, negated, nested and zero tensors, and those with symbolic sizes,
+        have state that sizes and strides do not tell.
         """
         if tensor.layout is not torch.strided or tensor.is_quantized:
             return None
-        if tensor._has_symbolic_sizes_strides or tensor.is_conj() or tensor.is_neg():
+        if tensor._has_symbolic_sizes_strides or tensor._is_zerotensor():
+            return None
+        if tensor.is_conj() or tensor.is_neg():
             return None
         key = (
             tensor.shape,

@@ -173,6 +173,8 @@ class TracingMode(ProxyTorchDispatchMode):
                 result = self.decomposition_table[func](*args, **kwargs)
             if result is not NotImplemented:
                 return result
+            # It may accept the next call, which must not go by the memory of this one.
+            call = None
         if func not in _SIZE_QUERIES and autograd_would_have_decomposed(func, leaves):
             with self:
                 result = func.decompose(*args, **kwargs)

@@ -66,7 +66,7 @@ class Recorder:
         """Add an input. `default` is empty or holds the default value of the parameter."""
         node = self.graph.create_node("placeholder", name, default, {})
         if isinstance(value, Tensor):
-            self._track_tensor(value, node)
+            self.slots.set_input(value, self._slot(value, node))
         return node
 
     def call(
@@ -100,7 +100,7 @@ class Recorder:
     def track(self, value: Any, node: Node, constant: Any = None) -> None:
         """Let `node` stand for `value` from now on; the items of a container get nodes of their own."""
         if isinstance(value, Tensor):
-            self._track_tensor(value, node, constant)
+            self.slots.set(value, self._slot(value, node, constant))
         elif isinstance(value, SYMBOLIC):
             self.values.annotate(node, value)
             self.symbols.track(value, Deferred.made(node))
@@ -177,11 +177,11 @@ class Recorder:
             merge_symbols(self.graph)
         return LazyGraphModule(self.root, self.graph, name)
 
-    def _track_tensor(self, tensor: Tensor, node: Node, constant: Tensor | None = None) -> None:
+    def _slot(self, tensor: Tensor, node: Node, constant: Tensor | None = None) -> Slot:
         metadata = self.values.annotate(node, tensor)
         if metadata is None and tensor._has_symbolic_sizes_strides:
             self.symbols.track_sizes(tensor, node)
-        self.slots.set(tensor, Slot(node, constant, metadata))
+        return Slot(node, constant, metadata)
 
     def _dated(self, node: Node) -> Node:
         if self.stack_traces is not None and (trace := self.stack_traces.current()) is not None:

@@ -35,8 +35,8 @@ class TensorSlots:
 
     An attribute on the tensor costs a twentieth of a weak dictionary. Its name is unique to the tracer, so
     that nested captures and captures on other threads do not see each other's slots, and it is removed from
-    every surviving tensor when the capture ends. On fake tensors, which only a capture makes, an empty slot
-    may stay; it refers to nothing.
+    every surviving tensor when the capture ends. On fake tensors that a capture made, an empty slot may stay; it
+    refers to nothing.
 
     Attributes:
         attribute: The name of the attribute.
@@ -60,6 +60,11 @@ class TensorSlots:
         elif self.attribute not in attributes:
             self._tensors.append(weakref.ref(tensor))
         attributes[self.attribute] = slot
+
+    def set_input(self, tensor: Tensor, slot: Slot) -> None:
+        """Give a tensor of the caller's a slot; it is removed whatever the kind of tensor."""
+        self._tensors.append(weakref.ref(tensor))
+        tensor.__dict__[self.attribute] = slot
 
     def clear(self) -> None:
         """Remove the slots from all tensors that are still alive, and empty those of fake tensors."""
