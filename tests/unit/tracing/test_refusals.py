@@ -12,6 +12,7 @@ from torch import Tensor
 
 import hopyard
 from hopyard.errors import CaptureError, DataDependentError, UnsupportedError, UsageError
+from hopyard.testing import assert_same_graph
 
 aten = torch.ops.aten
 
@@ -69,13 +70,9 @@ def finds_unique_values(x: Tensor, y: Tensor) -> Tensor:
     return torch.unique(rounded)
 
 
-READS = [
-    branches_on_a_sum,
-    reads_an_item,
-    reads_a_number,
-    loops_while_positive,
-]
-FAKE_ONLY = [
+DECIDES = [branches_on_a_sum, loops_while_positive]
+READS = [reads_an_item, reads_a_number]
+SHAPED_BY_DATA = [
     counts_the_positive,
     selects_by_mask,
     repeats_by_a_tensor,
@@ -104,20 +101,26 @@ def check_told(error: CaptureError, program: Callable[..., Any]) -> None:
     error.partial_graph.lint()
 
 
-@pytest.mark.parametrize("program", READS, ids=lambda program: program.__name__)
-def test_reading_a_value_is_refused(program: Callable[..., Any], mode: Any) -> None:
+@pytest.mark.parametrize("program", DECIDES, ids=lambda program: program.__name__)
+def test_deciding_by_a_value_is_refused(program: Callable[..., Any], mode: Any) -> None:
     check_told(capture_refused(program, mode), program)
 
 
-@pytest.mark.parametrize("program", FAKE_ONLY, ids=lambda program: program.__name__)
-def test_a_fake_capture_refuses_what_depends_on_data(
-    program: Callable[..., Any],
+@pytest.mark.parametrize("program", READS, ids=lambda program: program.__name__)
+def test_a_real_capture_refuses_to_read_a_value(program: Callable[..., Any]) -> None:
+    check_told(capture_refused(program, "real"), program)
+
+
+@pytest.mark.parametrize("program", [reads_an_item, *SHAPED_BY_DATA], ids=lambda p: p.__name__)
+@pytest.mark.parametrize("mode", ["fake"], indirect=True)
+def test_a_fake_capture_gives_what_depends_on_data_a_symbol(
+    program: Callable[..., Any], as_torch: Any
 ) -> None:
-    check_told(capture_refused(program, "fake"), program)
+    as_torch(program, fresh=values)
 
 
 # Reading a list goes behind the dispatcher: what stops it in a real capture is a safeguard.
-@pytest.mark.parametrize("program", FAKE_ONLY, ids=lambda program: program.__name__)
+@pytest.mark.parametrize("program", SHAPED_BY_DATA, ids=lambda program: program.__name__)
 @pytest.mark.parametrize("mode", ["real"], indirect=True)
 def test_a_real_capture_takes_shapes_from_the_example(
     program: Callable[..., Any], as_torch: Any
@@ -125,18 +128,18 @@ def test_a_real_capture_takes_shapes_from_the_example(
     as_torch(program, fresh=values)
 
 
-@pytest.mark.parametrize("program", READS, ids=lambda program: program.__name__)
-def test_a_refusal_cannot_be_caught_by_the_program(program: Callable[..., Any], mode: Any) -> None:
+@pytest.mark.parametrize("program", [*DECIDES, *READS], ids=lambda program: program.__name__)
+def test_a_refusal_cannot_be_caught_by_the_program(program: Callable[..., Any]) -> None:
     def cautious(x: Tensor, y: Tensor) -> Tensor:
         try:
             return program(x, y)
         except Exception:  # noqa: BLE001
             return y
 
-    assert isinstance(capture_refused(cautious, mode), DataDependentError)
+    assert isinstance(capture_refused(cautious, "real"), DataDependentError)
 
 
-def test_a_default_in_place_of_a_refused_value_is_no_graph(mode: Any) -> None:
+def test_a_default_in_place_of_a_refused_value_is_no_graph() -> None:
     def guarded(x: Tensor, y: Tensor) -> Tensor:
         try:
             scale = x.sum().item()
@@ -146,7 +149,7 @@ def test_a_default_in_place_of_a_refused_value_is_no_graph(mode: Any) -> None:
             scale = 2.0
         return y * scale
 
-    capture_refused(guarded, mode)
+    capture_refused(guarded, "real")
 
 
 def test_the_programs_own_exceptions_stay_its_own(as_torch: Any) -> None:
@@ -197,15 +200,21 @@ def test_an_output_that_no_graph_can_hold_is_refused(output: Any, mode: Any) -> 
     assert raised.value.partial_graph is not None
 
 
-def test_symbolic_inputs_are_refused() -> None:
+def test_symbolic_sizes_of_an_outer_fake_mode_are_captured_as_torch_captures_them() -> None:
     from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    fake = FakeTensorMode(shape_env=ShapeEnv())
-    x = fake.from_tensor(torch.randn(4, 6))
-    assert isinstance(x.shape[0], torch.SymInt)
-    with pytest.raises(UnsupportedError):
-        hopyard.make_fx(lambda x: x.new_zeros(x.shape[0] * 2), tracing_mode="fake")(x)
+    def doubled(x: Tensor) -> Tensor:
+        return x.new_zeros(x.shape[0] * 2) + x.stride(0)
+
+    def capture(make_fx: Any) -> Any:
+        fake = FakeTensorMode(shape_env=ShapeEnv())
+        x = fake.from_tensor(torch.randn(4, 6))
+        assert isinstance(x.shape[0], torch.SymInt)
+        return make_fx(doubled, tracing_mode="fake")(x)
+
+    assert_same_graph(capture(hopyard.make_fx), capture(torch_make_fx))
 
 
 def test_fake_inputs_of_two_modes_are_refused() -> None:

@@ -252,7 +252,7 @@ def alive() -> dict[str, int]:
 
 def test_fifty_captures_leave_nothing_behind(mode: Any) -> None:
     def refused(x: Tensor, weight: Tensor) -> Tensor:
-        return x * (x @ weight).sum().item()
+        return x if (x @ weight).sum() > 0 else weight
 
     def capture() -> None:
         values = inputs()

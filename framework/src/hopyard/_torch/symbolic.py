@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from torch.fx.experimental.sym_node import SymNode as SymNode
+from torch.fx.experimental.symbolic_shapes import (
+    GuardOnDataDependentSymNode as GuardOnDataDependentSymNode,
+)
 from torch.fx.experimental.symbolic_shapes import ShapeEnv as ShapeEnv
 from torch.fx.experimental.symbolic_shapes import (
     compute_unbacked_bindings as compute_unbacked_bindings,
@@ -12,6 +15,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true as stati
 from torch.utils._sympy.interp import handlers as expression_handlers
 
 __all__ = [
+    "GuardOnDataDependentSymNode",
     "ShapeEnv",
     "SymNode",
     "compute_unbacked_bindings",

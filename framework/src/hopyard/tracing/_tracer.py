@@ -19,7 +19,7 @@ from .._torch.fake import (
     FakeTensorMode,
 )
 from .._torch.proxies import suspend_tracing
-from .._torch.symbolic import ShapeEnv
+from .._torch.symbolic import GuardOnDataDependentSymNode, ShapeEnv
 from ..errors import CaptureError, DataDependentError, HopyardError, UnsupportedError
 from ._cache import FakeCalls, RealCalls
 from ._locations import StackTraces, current_location, raising_location
@@ -225,6 +225,14 @@ class Tracer:
             explained = DataDependentError(
                 f"{error.func} depends on the values of a tensor, which a fake capture does not have",
                 hint="keep the value in a tensor, or compute it outside the captured function",
+                stage="capture",
+                location=location,
+            )
+        elif isinstance(error, GuardOnDataDependentSymNode):
+            explained = DataDependentError(
+                "the program decides by a number that is only known when it runs: "
+                f"{error.cond} cannot be decided here",
+                hint="use torch.where or torch.cond, or promise the answer with torch._check",
                 stage="capture",
                 location=location,
             )
