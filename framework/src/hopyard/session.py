@@ -23,7 +23,7 @@ from hopyard_hookspecs import (
     TraceRule,
 )
 
-from .errors import HopyardError, PluginError, UnknownNameError, UsageError
+from .errors import CaptureError, HopyardError, PluginError, UnknownNameError, UsageError
 from .pipeline import Pipeline
 from .plugins import PluginManager, PluginStatus, Registered, distribution_for, resolve
 
@@ -287,7 +287,12 @@ class Session:
             surroundings=(*self._modes(request, modes), lambda: observer),
             findings=findings,
         )
-        program = capture(request, options)
+        try:
+            program = capture(request, options)
+        except CaptureError as error:
+            if observer.refusal is None or observer.refusal is error:
+                raise
+            raise observer.refusal from error
         if observer.refusal is not None:
             raise observer.refusal
         return program

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+
 from hopyard_hookspecs import SourceLocation
 
 from .errors import UnsupportedError
@@ -16,9 +17,10 @@ from .tracing import current_location
 def call_strictly(function: Callable[..., Any], *args: Any) -> Any:
     """Call `function(*args)`, provided that a strict capture sees everything it does.
 
-    A print, a branch on a tensor's value, a write to a global or a call into code that cannot be analysed
-    would be missing from a graph or frozen in it; here it is an error before the function has run.
-    Gradients are recorded as usual. Functions with the same code are analysed once for each kind of input.
+    A print, a branch on a tensor's value, a write to a global or a call into code that cannot be
+    analysed would be missing from a graph or frozen in it; here it is an error before the function
+    has run. Gradients are recorded as usual. Functions with the same code are analysed once for each
+    kind of input.
 
     Raises:
         UnsupportedError: The function is not one graph; the location is the offending line.

@@ -1,4 +1,4 @@
-"""The kernel's side of safeguards: one observer for all of them, and the policies that findings meet.
+"""The kernel's side of safeguards: one observer for all, and the policies that findings meet.
 
 A safeguard is a plugin's declaration of what to watch; see `hopyard_hookspecs.safeguards`.
 """

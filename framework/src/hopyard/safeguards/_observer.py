@@ -8,11 +8,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hopyard_hookspecs import Check, Finding, Hazard, ObservedCall, Policy, Provider, Safeguard
 from torch.overrides import TorchFunctionMode
 
+from hopyard_hookspecs import Check, Finding, Hazard, ObservedCall, Policy, Provider, Safeguard
+
 from .._torch.proxies import current_proxy_mode
-from ..errors import HopyardError, PluginError, SafeguardError, UnknownNameError
+from ..errors import (
+    DuplicateNameError,
+    HopyardError,
+    PluginError,
+    SafeguardError,
+    UnknownNameError,
+)
 from ..plugins import Registered, resolve
 from ..tracing import current_location
 
@@ -37,12 +44,18 @@ class WatchList:
 
         Raises:
             PluginError: A safeguard cannot say what it watches.
+            DuplicateNameError: Two safeguards mean different hazards by one code.
         """
         checks: dict[Callable[..., Any], tuple[Watch, ...]] = {}
         hazards: dict[str, Hazard] = {}
+        declared_by: dict[str, Provider] = {}
         for registered in safeguards:
             safeguard, provider = registered.value, registered.provider
-            hazards.update({hazard.code: hazard for hazard in safeguard.hazards})
+            for hazard in safeguard.hazards:
+                if hazards.setdefault(hazard.code, hazard) != hazard:
+                    claimants = (declared_by[hazard.code], provider)
+                    raise DuplicateNameError("hazard", hazard.code, claimants)
+                declared_by.setdefault(hazard.code, provider)
             for function, check in _watched(safeguard, provider).items():
                 watch = (check, safeguard, provider)
                 checks[function] = (*checks.get(function, ()), watch)
@@ -52,8 +65,8 @@ class WatchList:
 class Observer(TorchFunctionMode):
     """Looks every function call of the captured program up in one dictionary.
 
-    It reports only while a tracer is active, so that what happens before, after or outside of a capture
-    remains free.
+    It reports only while a tracer is active, so that what happens before, after or outside of a
+    capture remains free.
 
     Args:
         watched: What to look for.
@@ -61,7 +74,8 @@ class Observer(TorchFunctionMode):
         findings: Receives findings that do not refuse the capture.
 
     Attributes:
-        refusal: The error that refused the capture, also if the captured program swallowed it.
+        refusal: The first error that refused the capture, also if the captured program swallowed
+            it: a finding, or a check that failed.
     """
 
     def __init__(
@@ -77,7 +91,7 @@ class Observer(TorchFunctionMode):
         self._watched = watched
         self._policies = policies
         self._findings = findings
-        self.refusal: SafeguardError | None = None
+        self.refusal: HopyardError | None = None
 
     def __torch_function__(
         self,
@@ -104,17 +118,22 @@ class Observer(TorchFunctionMode):
         if tracer_mode is None:
             return
         call = ObservedCall(func, args, kwargs, pre_dispatch=bool(tracer_mode.pre_dispatch))
-        for check, safeguard, provider in watches:
-            finding = _run(check, call, safeguard, provider)
-            if finding is not None:
-                self._act(finding, safeguard, provider)
+        try:
+            for check, safeguard, provider in watches:
+                finding = _run(check, call, safeguard, provider)
+                if finding is not None:
+                    self._act(finding, safeguard, provider)
+        except HopyardError as refusal:
+            self.refusal = self.refusal or refusal
+            raise
 
     def _act(self, finding: Finding, safeguard: Safeguard, provider: Provider | None) -> None:
-        hazard = self._watched.hazards.get(finding.code)
+        declared = {hazard.code: hazard for hazard in safeguard.hazards}
+        hazard = declared.get(finding.code)
         if hazard is None:
             raise PluginError(
                 f"reported {finding.code}, which it did not declare",
-                hint=f"declared hazards: {', '.join(h.code for h in safeguard.hazards)}",
+                hint=f"declared hazards: {', '.join(declared)}",
                 plugin=provider,
                 stage=safeguard.name,
             )
@@ -127,8 +146,7 @@ class Observer(TorchFunctionMode):
             policy=policy,
         )
         if policy is Policy.ERROR:
-            self.refusal = SafeguardError(complete, plugin=provider)
-            raise self.refusal
+            raise SafeguardError(complete, plugin=provider)
         if policy is Policy.IGNORE or complete in self._findings:
             return
         self._findings.append(complete)
@@ -147,10 +165,9 @@ def _warn(finding: Finding) -> None:
 def _watched(safeguard: Safeguard, provider: Provider | None) -> Mapping[Any, Check]:
     watch = resolve(safeguard.watch, provider)
     try:
-        watched: Mapping[Any, Check] = watch()  # type: ignore[operator]
+        return dict(watch())  # type: ignore[operator]
     except Exception as error:
         raise _broken(safeguard, provider, error) from error
-    return watched
 
 
 def _run(
