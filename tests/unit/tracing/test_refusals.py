@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._ops import HigherOrderOperator
 
 import hopyard
 from hopyard.errors import CaptureError, DataDependentError, UnsupportedError, UsageError
@@ -225,13 +226,23 @@ def test_fake_inputs_of_two_modes_are_refused() -> None:
         hopyard.make_fx(torch.add, tracing_mode="fake")(one, other)
 
 
+class Unruled(HigherOrderOperator):
+    def __init__(self) -> None:
+        super().__init__("hopyard_tests__unruled")
+
+    def __call__(self, x: Tensor) -> Any:
+        return super().__call__(x)
+
+
+unruled = Unruled()
+
+
 def test_a_higher_order_operator_without_a_rule_is_refused(mode: Any) -> None:
-    def branches(x: Tensor, y: Tensor) -> Any:
-        total = x.sum()
-        return torch.ops.higher_order.cond(
-            total > 0, lambda x, y: (x + y,), lambda x, y: (x - y,), (x, y)
-        )
+    def calls_it(x: Tensor, y: Tensor) -> Any:
+        total = x + y
+        with torch._C._AutoDispatchBelowAutograd():
+            return unruled(total)
 
     with pytest.raises(UnsupportedError) as raised:
-        hopyard.make_fx(branches, tracing_mode=mode)(*values())
-    check_told(raised.value, branches)
+        hopyard.make_fx(calls_it, tracing_mode=mode)(*values())
+    check_told(raised.value, calls_it)

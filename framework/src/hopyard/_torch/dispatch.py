@@ -15,6 +15,7 @@ from torch._C import _set_meta_in_tls_dispatch_include as use_meta_kernels
 from torch._C._functorch import TransformType as TransformType
 from torch._C._functorch import is_functorch_wrapped_tensor as is_transformed
 from torch._C._functorch import peek_interpreter_stack as current_transform
+from torch._library.utils import get_layout_constraint_tag as layout_constraint
 from torch._ops import HigherOrderOperator as HigherOrderOperator
 from torch._ops import OpOverload as OpOverload
 from torch._ops import OpOverloadPacket as OpOverloadPacket
@@ -59,6 +60,7 @@ __all__ = [
     "included_dispatch_keys",
     "is_any_autocast_enabled",
     "is_transformed",
+    "layout_constraint",
     "preserve_dispatch_keys",
     "push_mode",
     "registered_kernels",

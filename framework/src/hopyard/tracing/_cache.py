@@ -29,6 +29,7 @@ from .._torch.dispatch import (
     excluded_dispatch_keys,
     included_dispatch_keys,
     is_any_autocast_enabled,
+    layout_constraint,
     registered_kernels,
 )
 from .._torch.fake import FakeTensor
@@ -288,8 +289,13 @@ def _autocast() -> tuple[Any, ...]:
     )
 
 
+def needs_exact_strides(func: OpOverload) -> bool:
+    """Say whether an operator insists on the strides that it is called with."""
+    return bool(layout_constraint(func) == torch.Tag.needs_exact_strides)
+
+
 def _is_predictable(func: OpOverload) -> bool:
-    if func.namespace not in ("aten", "prims") or func in _NEVER:
+    if func.namespace not in ("aten", "prims") or func in _NEVER or needs_exact_strides(func):
         return False
     if func is aten.index.Tensor:
         return True

@@ -62,34 +62,47 @@ def make_fx(
             dict(decomposition_table or {}),
             stack_traces=StackTraces(sys._getframe().f_code) if record_stack_traces else None,
         )
-        names = _parameter_names(function, len(args))
-        tracer = Tracer(options)
-        nested = not all(child.is_leaf() for child in spec.children())
-        output_spec: list[TreeSpec] = []
-
-        def run(*leaves: Any) -> Any:
-            output = function(*tree_unflatten(list(leaves), spec))
-            if not nested:
-                return output
-            flat, flat_spec = tree_flatten(output)
-            output_spec.append(flat_spec)
-            return flat
-
-        graph_module = tracer.trace(
-            run,
-            values,
-            _placeholders(function, names, args),
-            _name(function),
-            # The generated code of a nested output returns what its pytree specification makes.
-            None if nested else _return_annotation(function),
-        )
-        if nested:
-            info = PyTreeInfo(names, spec, output_spec[0])
-            graph_module.graph.set_codegen(PyTreeCodeGen(info))
-            graph_module.recompile()
-        return graph_module
+        return trace_function(Tracer(options), function, tree_unflatten(values, spec))
 
     return traced
+
+
+def trace_function(
+    tracer: Tracer, function: Callable[..., Any], args: Sequence[Any]
+) -> GraphModule:
+    """Trace a function; inputs are named after its parameters, nested ones by number.
+
+    Args:
+        tracer: An unused tracer.
+        function: A function, module or other callable of positional arguments.
+        args: What to call it with, fake tensors in fake captures; nested containers are allowed.
+    """
+    values, spec = tree_flatten(tuple(args))
+    names = _parameter_names(function, len(args))
+    nested = not all(child.is_leaf() for child in spec.children())
+    output_spec: list[TreeSpec] = []
+
+    def run(*leaves: Any) -> Any:
+        output = function(*tree_unflatten(list(leaves), spec))
+        if not nested:
+            return output
+        flat, flat_spec = tree_flatten(output)
+        output_spec.append(flat_spec)
+        return flat
+
+    graph_module = tracer.trace(
+        run,
+        values,
+        _placeholders(function, names, args),
+        _name(function),
+        # The generated code of a nested output returns what its pytree specification makes.
+        None if nested else _return_annotation(function),
+    )
+    if nested:
+        info = PyTreeInfo(names, spec, output_spec[0])
+        graph_module.graph.set_codegen(PyTreeCodeGen(info))
+        graph_module.recompile()
+    return graph_module
 
 
 def _parameter_names(function: Callable[..., Any], count: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -28,7 +29,8 @@ from .._torch.fake import (
 from .._torch.proxies import ProxyTorchDispatchMode
 from .._torch.pytree import tree_flatten
 from ..errors import CaptureError, DataDependentError
-from ._cache import MISSING, Call
+from ._bridge import TorchTracer
+from ._cache import MISSING, Call, needs_exact_strides
 from ._constants import ConstantFolder
 from ._locations import current_location
 
@@ -55,7 +57,6 @@ class TracingMode(ProxyTorchDispatchMode):
     checks: every method is its own.
 
     Attributes:
-        tracer: Receives what is recorded.
         decomposition_table: Operators that are recorded as what they decompose into.
     """
 
@@ -64,11 +65,20 @@ class TracingMode(ProxyTorchDispatchMode):
     def __init__(self, tracer: Tracer, decomposition_table: DecompositionTable) -> None:
         TorchDispatchMode.__init__(self)
         self._mode_key = PROXY_SLOT
-        self.tracer: Any = tracer
+        self._capture = tracer
         self.decomposition_table = decomposition_table
         self.pre_dispatch = False
+        self.emulate_precision_casts = False
+        # Used by torch's rule for regions that are traced once and called often.
+        self._invoke_subgraph_names: set[str] = set()
+        self._invoke_subgraph_cache: dict[Any, str] = {}
         self.calls = tracer.new_calls()
         self._displaced: list[TorchDispatchMode | None] = []
+
+    @functools.cached_property
+    def tracer(self) -> Any:
+        """The tracer in the form that torch's rules for its own operators ask for."""
+        return TorchTracer(self._capture)
 
     @property
     def enable_tracing(self) -> bool:
@@ -107,7 +117,7 @@ class TracingMode(ProxyTorchDispatchMode):
     ) -> Generator[DecompositionTable, None, None]:
         """Use another decomposition table for a while."""
         previous = self.decomposition_table, self.calls
-        self.decomposition_table, self.calls = decomposition_table or {}, self.tracer.new_calls()
+        self.decomposition_table, self.calls = decomposition_table or {}, self._capture.new_calls()
         try:
             yield self.decomposition_table
         finally:
@@ -129,7 +139,7 @@ class TracingMode(ProxyTorchDispatchMode):
             if type(left) is int and left == 1:
                 return right
         result = func(*args)
-        tracer = self.tracer
+        tracer = self._capture
         tracer.recorder.symbols.record(func, args, result, lazily=tracer.enable_thunkify)
         return result
 
@@ -146,10 +156,10 @@ class TracingMode(ProxyTorchDispatchMode):
             return func(*args, **kwargs)
         try:
             if isinstance(func, HigherOrderOperator):
-                return self.tracer.record_higher_order(func, args, kwargs)
+                return self._capture.record_higher_order(func, args, kwargs)
             return self._dispatch(func, args, kwargs)
         except REFUSALS as refusal:
-            self.tracer.refusal = self.tracer.refusal or refusal
+            self._capture.refusal = self._capture.refusal or refusal
             raise
 
     def _dispatch(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -183,7 +193,7 @@ class TracingMode(ProxyTorchDispatchMode):
         if func is aten.is_nonzero.default:
             return self._truth_of(args[0])
 
-        folder = ConstantFolder(self.tracer.recorder.slots, leaves, spec)
+        folder = ConstantFolder(self._capture.recorder.slots, leaves, spec)
         if torch.Tag.data_dependent_output in func.tags:
             if folder.all_constant:
                 return folder.evaluate(func)
@@ -202,10 +212,12 @@ class TracingMode(ProxyTorchDispatchMode):
             # The tensor made by torch.tensor() becomes an attribute of the graph module. Were it returned as
             # it is, an in-place operation on it would change the attribute from one run to the next.
             func = aten.lift_fresh_copy.default
-        recorder = self.tracer.recorder
+        recorder = self._capture.recorder
         node = recorder.call(func, args, kwargs, func.overloadpacket.__name__)
+        if needs_exact_strides(func):
+            recorder.values.annotate_operands(node)
         output = self._run(func, args, kwargs)
-        recorder.bind_symbols(node, output, self.tracer.shape_env)
+        recorder.bind_symbols(node, output, self._capture.shape_env)
         recorder.track(output, node, folder.result(func, args, output))
         if call is not None and self.calls is not None:
             self.calls.learn(call, output)
@@ -213,12 +225,12 @@ class TracingMode(ProxyTorchDispatchMode):
 
     def _run(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operator; symbolic numbers that it computes on the way enter the graph only if used."""
-        lazy = self.tracer.enable_thunkify
-        self.tracer.enable_thunkify = True
+        lazy = self._capture.enable_thunkify
+        self._capture.enable_thunkify = True
         try:
             return func(*args, **kwargs)
         finally:
-            self.tracer.enable_thunkify = lazy
+            self._capture.enable_thunkify = lazy
 
     def _truth_of(self, tensor: Tensor) -> Any:
         if tensor.numel() != 1:
@@ -227,7 +239,7 @@ class TracingMode(ProxyTorchDispatchMode):
             return (tensor != 0).item()
 
     def _is_known(self, tensor: Tensor) -> bool:
-        return type(tensor) in _PLAIN_TENSORS or self.tracer.recorder.slots.get(tensor) is not None
+        return type(tensor) in _PLAIN_TENSORS or self._capture.recorder.slots.get(tensor) is not None
 
 
 def _refuse_reading(func: OpOverload, leaves: list[Any]) -> None:

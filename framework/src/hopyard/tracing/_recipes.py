@@ -103,13 +103,9 @@ class Several:
         items = []
         values = []
         for index, recipe in enumerate(self.recipes):
-            if type(recipe) is Nothing:
-                items.append(None)
-                values.append(None)
-                continue
             getitem = recorder.item(node, index)
             items.append(recipe.make(recorder, operands, getitem))
-            values.append(getitem.meta["val"])
+            values.append(getitem.meta.get("val"))
         node.meta["val"] = self.kind(values)
         return self.kind(items)
 

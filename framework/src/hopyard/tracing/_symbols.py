@@ -113,7 +113,12 @@ class SymbolTracker:
         if isinstance(value, SymInt):
             self.track(value, Deferred(lambda: self._call(query, args, value)))
 
-    def _find(self, value: Symbolic) -> Deferred:
+    def knows(self, value: object) -> bool:
+        """Say whether `value` itself is tracked."""
+        return isinstance(value, SYMBOLIC) and value.node in self._nodes  # type: ignore[attr-defined]
+
+    def find(self, value: Symbolic) -> Deferred | None:
+        """Return what stands for `value`, made from tracked symbols if need be; None if one is missing."""
         found = self._nodes.get(value.node)
         if found is not None:
             return found
@@ -121,7 +126,10 @@ class SymbolTracker:
         if symbol is not None:
             return symbol[0]
         self._rebuild(value.node.expr, value)
-        found = self._nodes.get(value.node)
+        return self._nodes.get(value.node)
+
+    def _find(self, value: Symbolic) -> Deferred:
+        found = self.find(value)
         if found is None:
             missing = sorted(
                 str(each) for each in value.node.expr.free_symbols if each not in self._symbols

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -18,13 +19,14 @@ from .._torch.fake import (
     DynamicOutputShapeException,
     FakeTensorMode,
 )
-from .._torch.proxies import suspend_tracing
+from .._torch.proxies import ProxyTorchDispatchMode, suspend_tracing
 from .._torch.symbolic import GuardOnDataDependentSymNode, ShapeEnv
 from ..errors import CaptureError, DataDependentError, HopyardError, UnsupportedError
 from ._cache import FakeCalls, RealCalls
 from ._locations import StackTraces, current_location, raising_location
 from ._mode import DecompositionTable, TracingMode
 from ._recorder import Recorder
+from ._reentry import announced
 from ._regions import Region, lift_captured
 from ._values import ValueRecorder
 
@@ -146,7 +148,7 @@ class Tracer:
     def record_higher_order(
         self, operator: HigherOrderOperator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        """Record a call of a higher-order operator by the rule of the session or its own.
+        """Record a call of a higher-order operator by the rule of the session, its own or torch's.
 
         Raises:
             UnsupportedError: There is no rule.
@@ -154,6 +156,9 @@ class Tracer:
         rule = self.options.trace_rules.get(operator.name())
         if rule is None:
             rule = getattr(operator, "trace_rule", None)
+        torch_rule = operator.python_key_table.get(ProxyTorchDispatchMode)
+        if rule is None and torch_rule is not None:
+            return torch_rule(self._mode, *args, **kwargs)
         if rule is None:
             raise UnsupportedError(
                 f"no rule for tracing the higher-order operator {operator.name()!r}",
@@ -164,6 +169,12 @@ class Tracer:
             )
         return rule(self, operator, args, kwargs)
 
+    def subtracer(self, decompositions: DecompositionTable | None = None) -> Tracer:
+        """Return a tracer for a body inside the captured function."""
+        if decompositions is None:
+            return Tracer(self.options)
+        return Tracer(dataclasses.replace(self.options, decompositions=decompositions))
+
     def trace_region(
         self, body: Callable[..., Any], operands: Sequence[Any], name: str
     ) -> Region:
@@ -172,7 +183,7 @@ class Tracer:
         A tensor that the body uses and that this tracer knows becomes an input of the region; anything
         else that it uses becomes a constant of the region.
         """
-        inner = Tracer(self.options)
+        inner = self.subtracer()
         placeholders = [Placeholder(f"arg{index}") for index in range(len(operands))]
         graph_module = inner.trace(body, operands, placeholders, name)
         return lift_captured(graph_module, self._is_captured)
@@ -215,6 +226,7 @@ class Tracer:
             for surrounding in self.options.surroundings:
                 stack.enter_context(surrounding())
             stack.enter_context(self._mode)
+            stack.enter_context(announced(self))
             stack.enter_context(_autocast_cache_disabled())
             yield
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Node
+from torch.fx.node import map_aggregate
 
 from .._torch.fake import FakeTensor, FakeTensorMode, fast_detach
 from .._torch.graphs import extract_tensor_metadata
@@ -36,7 +37,7 @@ class ValueRecorder:
         if not isinstance(value, Tensor):
             node.meta["val"] = self.snapshot(value)
             return None
-        metadata = self._metadata_of(value)
+        metadata = self.metadata_of(value)
         if metadata is None:
             node.meta["val"] = self.snapshot(value)
             if isinstance(value, FakeTensor) or not value.is_sparse:
@@ -56,6 +57,21 @@ class ValueRecorder:
         node.meta["val"] = snapshot
         node.meta["tensor_meta"] = metadata.trained if value.requires_grad else metadata.plain
 
+    def annotate_operands(self, node: Node) -> None:
+        """Keep the values of a call's operands on its node.
+
+        Compilers may change strides, and an operator that asks for exact ones needs to know what it was
+        called with.
+        """
+
+        def value_of(argument: Any) -> Any:
+            value = argument.meta.get("val") if isinstance(argument, Node) else None
+            if isinstance(value, Tensor) and not isinstance(value, FakeTensor):
+                return None
+            return self.snapshot(value)
+
+        node.meta["eager_input_vals"] = map_aggregate((node.args, node.kwargs), value_of)
+
     def snapshot(self, value: Any) -> Any:
         """Return a description of `value` that later in-place changes do not reach."""
         if isinstance(value, Tensor):
@@ -66,7 +82,8 @@ class ValueRecorder:
             return {key: self.snapshot(item) for key, item in value.items()}
         return value
 
-    def _metadata_of(self, value: Tensor) -> Metadata | None:
+    def metadata_of(self, value: Tensor) -> Metadata | None:
+        """Return the metadata of a plain tensor of this trace; None for any other."""
         if type(value) is FakeTensor and value.fake_mode is not self._fake_mode:
             return None
         if type(value) not in (FakeTensor, Tensor, torch.nn.Parameter):

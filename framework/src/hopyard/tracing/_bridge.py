@@ -1,0 +1,159 @@
+"""The tracer as torch's own higher-order operators expect one.
+
+torch registers, for `cond`, `map` and its other higher-order operators, a rule for its own tracer. The rule traces the
+bodies, asks the tracer for proxies and attributes, and adds a call. What is here answers those questions from a
+:class:`~hopyard.tracing.Tracer`, so that the rule runs unchanged and everything it records is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor
+from torch.fx import Node, Proxy
+from torch.fx import Tracer as FxTracer
+from torch.nn import Module
+
+from ._slots import Slot
+from ._symbols import SYMBOLIC, Deferred
+
+if TYPE_CHECKING:
+    from ._tracer import Tracer
+
+
+class TrackedTensor(NamedTuple):
+    """What torch keeps for a tensor.
+
+    Attributes:
+        proxy: The node that computes it, as a proxy.
+        constant: Its value, if known.
+    """
+
+    proxy: Proxy
+    constant: Tensor | None
+
+
+class LazyProxy(NamedTuple):
+    """What torch keeps for a symbolic number: a proxy that is made when asked for."""
+
+    owner: TorchTracer
+    deferred: Deferred
+
+    def force(self) -> Proxy:
+        """Return the proxy."""
+        return Proxy(self.deferred.force(), self.owner)
+
+
+class TorchTracer(FxTracer):
+    """A view of a tracer for code that was written for torch's.
+
+    Attributes:
+        capture: The tracer.
+        tensor_tracker: Its slots, as a mapping from tensors.
+        symnode_tracker: Its symbolic numbers, as a mapping.
+        sympy_expr_tracker: Its symbols, by expression.
+        script_object_tracker: Proxies of script objects.
+        opaque_tracker: Proxies of opaque objects.
+    """
+
+    def __init__(self, capture: Tracer) -> None:
+        super().__init__(autowrap_modules=())
+        self.capture = capture
+        self.graph = capture.recorder.graph
+        self.root = capture.recorder.root
+        self.tensor_attrs = {}
+        self.tensor_tracker = _Tensors(self)
+        self.symnode_tracker = _Numbers(self)
+        self.sympy_expr_tracker: dict[Any, Any] = {}
+        self.script_object_tracker: dict[Any, Proxy] = {}
+        self.opaque_tracker: dict[Any, Proxy] = {}
+        self._opaque_real_obj_proxy: dict[int, Proxy] = {}
+        self.proxy_module_inputs = False
+
+    @property
+    def enable_thunkify(self) -> bool:
+        """Whether symbolic numbers enter the graph only if used."""
+        return self.capture.enable_thunkify
+
+    @enable_thunkify.setter
+    def enable_thunkify(self, value: bool) -> None:
+        self.capture.enable_thunkify = value
+
+    def create_arg(self, a: Any) -> Any:
+        """Return what stands for a value in a node's arguments."""
+        if isinstance(a, (Tensor, *SYMBOLIC)):
+            return self.capture.recorder.lower(a)
+        if isinstance(a, Module):
+            return self.capture.recorder.lower(a)
+        return super().create_arg(a)
+
+    def unwrap_proxy(self, value: Any) -> Any:
+        """Return the proxy of a value, or the value if it has none."""
+        if isinstance(value, Tensor):
+            slot = self.capture.recorder.slots.get(value)
+            return value if slot is None else Proxy(slot.node, self)
+        if isinstance(value, SYMBOLIC):
+            lowered = self.capture.recorder.lower(value)
+            return Proxy(lowered, self) if isinstance(lowered, Node) else value
+        return value
+
+
+class _Tensors(MutableMapping[Tensor, TrackedTensor]):
+    """The slots of a tracer under the names torch uses."""
+
+    def __init__(self, owner: TorchTracer) -> None:
+        self._owner = owner
+
+    def __getitem__(self, tensor: Tensor) -> TrackedTensor:
+        slot = self._owner.capture.recorder.slots.get(tensor)
+        if slot is None:
+            raise KeyError(tensor)
+        return TrackedTensor(Proxy(slot.node, self._owner), slot.constant)
+
+    def __setitem__(self, tensor: Tensor, tracked: TrackedTensor) -> None:
+        recorder = self._owner.capture.recorder
+        metadata = recorder.values.metadata_of(tensor)
+        recorder.slots.set(tensor, Slot(tracked.proxy.node, tracked.constant, metadata))
+
+    def __contains__(self, tensor: object) -> bool:
+        slots = self._owner.capture.recorder.slots
+        return isinstance(tensor, Tensor) and slots.get(tensor) is not None
+
+    def __delitem__(self, tensor: Tensor) -> None:
+        raise TypeError("a tensor keeps its slot while it is traced")
+
+    def __iter__(self) -> Iterator[Tensor]:
+        raise TypeError("slots are found from their tensors")
+
+    def __len__(self) -> int:
+        raise TypeError("slots are found from their tensors")
+
+
+class _Numbers(MutableMapping[Any, LazyProxy]):
+    """The symbolic numbers of a tracer under the names torch uses."""
+
+    def __init__(self, owner: TorchTracer) -> None:
+        self._owner = owner
+
+    def __getitem__(self, value: Any) -> LazyProxy:
+        deferred = self._owner.capture.recorder.symbols.find(value)
+        if deferred is None:
+            raise KeyError(value)
+        return LazyProxy(self._owner, deferred)
+
+    def __setitem__(self, value: Any, thunk: Any) -> None:
+        symbols = self._owner.capture.recorder.symbols
+        symbols.track(value, Deferred(lambda: thunk.force().node))
+
+    def __contains__(self, value: object) -> bool:
+        return self._owner.capture.recorder.symbols.knows(value)
+
+    def __delitem__(self, value: Any) -> None:
+        raise TypeError("a number keeps its node while it is traced")
+
+    def __iter__(self) -> Iterator[Any]:
+        raise TypeError("nodes are found from their numbers")
+
+    def __len__(self) -> int:
+        raise TypeError("nodes are found from their numbers")
