@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 import hopyard
 from hopyard.errors import CaptureError, UnsupportedError
+from hopyard_hookspecs import Policy
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +144,38 @@ def test_nothing_is_changed(
         assert surroundings() == around
     assert not hasattr(module, "note")
     assert module.calls == 0
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_what_the_program_changes_around_it_is_put_back(
+    session: hopyard.Session, fails: bool
+) -> None:
+    def program(x: Tensor) -> Tensor:
+        torch.manual_seed(3)
+        random.random()
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(not torch.is_grad_enabled())
+        if fails:
+            raise ValueError
+        return x * 2
+
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            around = surroundings()
+            try:
+                session.capture(program, (torch.ones(2),), policies={"HY101": Policy.RECORD})
+            except CaptureError:
+                assert fails
+            assert surroundings() == around
+
+
+def test_a_capture_inside_a_capture_leaves_it_undisturbed(session: hopyard.Session) -> None:
+    def outer(x: Tensor) -> Tensor:
+        session.capture(torch.sin, (torch.ones(3),))
+        return x.cos()
+
+    program = session.capture(outer, (torch.ones(2),))
+    assert [node.name for node in program.graph.nodes] == ["x", "cos", "output"]
 
 
 @pytest.fixture(params=["default dtype", "autocast", "inference mode", "function mode"])

@@ -39,7 +39,7 @@ from ._hidden_writes import DECLARED
 from ._lift import lift_tensors, split_mutations
 from ._manifest import Manifest
 from ._operands import distinct, operands_of, shared_write, written_operands
-from ._preserve import preserved, same_storage
+from ._preserve import preserved, same_storage, surroundings_preserved
 from ._program import Program
 
 
@@ -84,7 +84,11 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
     tracer = Tracer(dataclasses.replace(tracing, surroundings=options.surroundings))
     name = getattr(request.target, "__name__", type(request.target).__name__)
     inputs = [*state.all, *(leaf.path for leaf in leaves)]
-    with preserved(request.target), same_storage(inputs, operands):
+    with (
+        surroundings_preserved(),
+        preserved(request.target),
+        same_storage(inputs, operands),
+    ):
         traced = tracer.trace(pure, operands, _placeholders(state, leaves), name)
     graph_module = functionalize(traced, tracing)
 

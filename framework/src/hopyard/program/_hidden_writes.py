@@ -33,5 +33,6 @@ def _batch_norm(
 DECLARED: DecompositionTable = {aten.native_batch_norm.default: _batch_norm}
 """Decompositions into operators that do the same and declare what they write.
 
-Without them the write would happen inside a graph that is said to be pure, and be missing from the signature.
+Without them the write would happen inside a graph that is said to be pure, and be missing from the
+signature.
 """

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import Module
 
@@ -41,6 +43,20 @@ def preserved(target: Callable[..., Any]) -> Iterator[None]:
             f"with register_buffer({assigned[0].rpartition('.')[2]!r}, ...)",
             stage="capture",
         )
+
+
+@contextmanager
+def surroundings_preserved() -> Iterator[None]:
+    """Put back what the block changes around it: grad mode, default type and random numbers."""
+    grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    numbers, python_numbers = torch.get_rng_state(), random.getstate()
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(grad)
+        torch.set_default_dtype(dtype)
+        torch.set_rng_state(numbers)
+        random.setstate(python_numbers)
 
 
 @contextmanager
