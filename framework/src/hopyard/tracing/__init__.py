@@ -24,6 +24,7 @@ from ._recorder import Recorder as Recorder
 from ._regions import Region as Region
 from ._regions import drop_unused_attributes as drop_unused_attributes
 from ._regions import lift_captured as lift_captured
+from ._techniques import Techniques as Techniques
 from ._tracer import Placeholder as Placeholder
 from ._tracer import Tracer as Tracer
 from ._tracer import TraceRuleFunction as TraceRuleFunction

@@ -11,6 +11,7 @@ from .._torch.fake import FakeTensor, FakeTensorMode, detect_fake_mode
 from .._torch.symbolic import ShapeEnv
 from ..errors import UsageError
 from ._fakes import FakeFactory
+from ._techniques import Techniques
 
 
 def fake_mode_for(
@@ -45,6 +46,11 @@ def fake_mode_for(
 
 def fakify(values: Iterable[Any], fake_mode: FakeTensorMode) -> list[Any]:
     """Return `values` with tensors made fake; aliases among them stay aliases."""
+    if not Techniques.chosen().direct_inputs:
+        return [
+            fake_mode.from_tensor(value, static_shapes=True) if isinstance(value, Tensor) else value
+            for value in values
+        ]
     fakes = FakeFactory(fake_mode)
     return [_fake(value, fakes) if isinstance(value, Tensor) else value for value in values]
 

@@ -51,12 +51,19 @@ class Recorder:
         stack_traces: Writes the source lines of calls; None if they are not wanted.
     """
 
-    def __init__(self, values: ValueRecorder, stack_traces: StackTraces | None = None) -> None:
+    def __init__(
+        self,
+        values: ValueRecorder,
+        stack_traces: StackTraces | None = None,
+        *,
+        lazy_code: bool = True,
+    ) -> None:
         self.graph = Graph()
         self.root = Module()
         self.slots = TensorSlots()
         self.values = values
         self.stack_traces = stack_traces
+        self._module_class = LazyGraphModule if lazy_code else GraphModule
         self.nodes = NodeWriter(self.graph)
         self.symbols = SymbolTracker(self.graph)
         self._names: dict[OpOverload, str] = {}
@@ -175,7 +182,7 @@ class Recorder:
         if self.symbols.used:
             remove_unused_symbols(self.graph)
             merge_symbols(self.graph)
-        return LazyGraphModule(self.root, self.graph, name)
+        return self._module_class(self.root, self.graph, name)
 
     def _slot(self, tensor: Tensor, node: Node, constant: Tensor | None = None) -> Slot:
         metadata = self.values.annotate(node, tensor)

@@ -28,6 +28,7 @@ from ._mode import DecompositionTable, TracingMode
 from ._recorder import Recorder
 from ._reentry import announced
 from ._regions import Region, lift_captured
+from ._techniques import Techniques
 from ._values import ValueRecorder
 
 TraceRuleFunction = Callable[
@@ -59,6 +60,7 @@ class TracingOptions:
         trace_rules: How to record higher-order operators, by name; overrides their own rules.
         surroundings: Context managers entered, in order, around the user's code.
         stack_traces: Writes the source lines of nodes; None if they are not wanted.
+        techniques: What makes the capture fast.
     """
 
     tracing_mode: TracingModeName
@@ -67,6 +69,7 @@ class TracingOptions:
     trace_rules: Mapping[str, TraceRuleFunction] = field(default_factory=dict)
     surroundings: tuple[Callable[[], AbstractContextManager[Any]], ...] = ()
     stack_traces: StackTraces | None = None
+    techniques: Techniques = field(default_factory=Techniques.chosen)
 
 
 class Tracer:
@@ -84,13 +87,17 @@ class Tracer:
 
     def __init__(self, options: TracingOptions) -> None:
         self.options = options
-        self.recorder = Recorder(ValueRecorder(options.fake_mode), options.stack_traces)
+        techniques = options.techniques
+        values = ValueRecorder(options.fake_mode, direct=techniques.direct_values)
+        self.recorder = Recorder(values, options.stack_traces, lazy_code=techniques.lazy_code)
         self.refusal: Exception | None = None
         self.enable_thunkify = False
         self._mode = TracingMode(self, options.decompositions)
 
-    def new_calls(self) -> FakeCalls | RealCalls:
-        """Return an empty memory of operator calls, for one decomposition table."""
+    def new_calls(self) -> FakeCalls | RealCalls | None:
+        """Return an empty memory of operator calls, for one decomposition table; None without one."""
+        if not self.options.techniques.memory:
+            return None
         if self.options.fake_mode is not None:
             return FakeCalls(self.recorder)
         return RealCalls(self.recorder)
@@ -222,7 +229,8 @@ class Tracer:
         with ExitStack() as stack:
             if self.options.fake_mode is not None:
                 stack.enter_context(self.options.fake_mode)
-                stack.enter_context(_own_cache_disabled(self.options.fake_mode))
+                if self.options.techniques.single_memory:
+                    stack.enter_context(_own_cache_disabled(self.options.fake_mode))
             for surrounding in self.options.surroundings:
                 stack.enter_context(surrounding())
             stack.enter_context(self._mode)

@@ -27,7 +27,8 @@ class ValueRecorder:
         fakes: Makes fake tensors of the trace's fake mode.
     """
 
-    def __init__(self, fake_mode: FakeTensorMode | None) -> None:
+    def __init__(self, fake_mode: FakeTensorMode | None, *, direct: bool = True) -> None:
+        self._direct = direct
         self._fake_mode = fake_mode or FakeTensorMode(allow_fallback_kernels=True)
         self.metadata = MetadataTable()
         self.fakes = FakeFactory(self._fake_mode)
@@ -48,7 +49,9 @@ class ValueRecorder:
 
     def describe(self, node: Node, value: Tensor, metadata: Metadata) -> None:
         """Describe a plain tensor of known metadata as what `node` computes."""
-        if type(value) is FakeTensor:
+        if not self._direct:
+            snapshot = self.snapshot(value)
+        elif type(value) is FakeTensor:
             snapshot = self.fakes.snapshot(value, metadata.device)
         else:
             snapshot = self.fakes.empty(
