@@ -339,7 +339,6 @@ def test_what_a_capture_leaves_behind_is_collected(session: hopyard.Session) -> 
     assert module.weight.__dict__ == {}
 
 
-@pytest.mark.xfail(reason="the tracer applies in-place operators to real tensors", strict=True)
 def test_a_closed_over_tensor_is_not_changed(session: hopyard.Session) -> None:
     table = torch.zeros(3)
 

@@ -9,7 +9,6 @@ import torch
 from hopyard_hookspecs import Hop
 from torch import Tensor
 from torch.nn import Parameter
-from torch.overrides import has_torch_function
 
 from .._torch.dispatch import (
     DispatchKey,
@@ -86,16 +85,16 @@ def _by_name(name: str) -> Operator:
 def is_eager(args: Sequence[Any]) -> bool:
     """Say whether a call with these operands is plain eager execution.
 
-    It is not if a dispatch or function mode, a functorch transform, a compiler or a tensor subclass would
-    see it.
+    It is not if a dispatch mode, a functorch transform, a compiler or a tensor subclass would see it. A
+    function mode, such as a default device, sees the functions that the definition calls.
     """
-    if dispatch_mode_count() or current_transform() is not None or has_torch_function(tuple(args)):
+    if dispatch_mode_count() or current_transform() is not None:
         return False
     if torch.compiler.is_dynamo_compiling():
         return False
     for arg in args:
         items = arg if isinstance(arg, (list, tuple)) else (arg,)
         for item in items:
-            if isinstance(item, Tensor) and type(item) not in _PLAIN_TENSORS:
+            if type(item) not in _PLAIN_TENSORS and hasattr(type(item), "__torch_function__"):
                 return False
     return True

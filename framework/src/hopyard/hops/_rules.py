@@ -6,15 +6,19 @@ never surprising.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .._torch.dispatch import DispatchKey, TransformType, below_autograd
+from .._torch.fake import FakeTensor
 from .._torch.proxies import (
     ProxyTorchDispatchMode,
+    current_proxy_mode,
     get_proxy_slot,
     register_fake_rule,
     trace_subgraph_with_torch,
@@ -22,7 +26,7 @@ from .._torch.proxies import (
 )
 from .._torch.pytree import tree_leaves, tree_map
 from ..errors import OptionError, UnsupportedError, closest_match
-from ..tracing import Tracer, current_location, lift_captured
+from ..tracing import Tracer, current_location, lift_captured, refuse_lost_gradient
 from ._operator import Operator
 
 SURFACES: Mapping[str, str] = {
@@ -34,6 +38,10 @@ SURFACES: Mapping[str, str] = {
     "transform": "(interpreter, *args, **kwargs): called under vmap, grad, jvp and jacrev",
 }
 """The surfaces a definition may have rules for, and how a rule is called."""
+
+
+_enclosing: ContextVar[tuple[Any, ...]] = ContextVar("_enclosing", default=())
+"""torch's tracers of the regions around the one that is being traced, outermost first."""
 
 
 def install(operator: Operator) -> None:
@@ -92,13 +100,12 @@ def _bind_interpreter(eager: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def inline_under_grad(operator: Operator, *args: Any, **kwargs: Any) -> Any:
-    """Let autograd see the operators of the eager definition if an operand requires grad.
+    """Let autograd see the operators of the eager definition if a gradient may be wanted.
 
-    The gradient is right whatever the body does; the region is not kept in such a capture.
+    The gradient is right whatever the body does. It is wanted if an operand requires grad; the region is
+    not kept in such a capture. It may be if nothing records the call: only the body knows what it uses.
     """
-    if torch.is_grad_enabled() and any(
-        isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves(args)
-    ):
+    if _is_unrecorded(operator) or any(map(_has_gradient, tree_leaves(args))):
         return operator.definition.eager(*args, **kwargs)
     with below_autograd():
         return operator(*args, **kwargs)
@@ -112,18 +119,16 @@ def functionalize_region(
     Raises:
         UnsupportedError: The body changes an operand in place.
     """
+
+    def watched(*values: Any) -> Any:
+        before = [_version(value) for value in values]
+        result = body(*values)
+        _refuse_changes(operator, before, [_version(value) for value in values])
+        return result
+
     unwrapped = context.unwrap_tensors(operands)
-    before = _versions(unwrapped)
     with context.redispatch_to_next():
-        result = operator(context.functionalize(body), *unwrapped, **config)
-    for index, (old, new) in enumerate(zip(before, _versions(unwrapped), strict=True)):
-        if old != new:
-            raise UnsupportedError(
-                f"the body of {operator.name()} changes operand {index} in place",
-                hint="return the new value instead, or clone the operand first",
-                stage=operator.name(),
-                location=current_location(),
-            )
+        result = operator(context.functionalize(watched), *unwrapped, **config)
     return context.wrap_tensors(result)
 
 
@@ -140,9 +145,14 @@ def trace_region(
     """Record a call whose first operand is the body as a graph module.
 
     Tensors that the body captured from the enclosing capture become further operands.
+
+    Raises:
+        UnsupportedError: The body does to an operand what must not be done twice.
     """
     body, *operands = args
+    before = [_state(value) for value in operands]
     region = tracer.trace_region(body, operands, f"{operator.name()}_body")
+    _refuse_changes(operator, before, [_state(value) for value in operands])
     tracer.recorder.attach(region.graph_module, f"{operator.name()}_body")
     operands = [region.graph_module, *operands, *region.captured]
     node = tracer.record_call(operator, operands, kwargs, operator.name())
@@ -165,10 +175,24 @@ def trace_region_with_torch(
 ) -> Any:
     """Record a call in torch's tracer, captured tensors lifted as in ours."""
     tracer = mode.tracer
-    region = lift_captured(
-        trace_subgraph_with_torch(body)(*operands),
-        lambda tensor: get_proxy_slot(tensor, tracer, None) is not None,
-    )
+    enclosing = (*_enclosing.get(), tracer)
+
+    def is_captured(tensor: Tensor) -> bool:
+        if all(get_proxy_slot(tensor, known, None) is None for known in enclosing):
+            return False
+        # Before dispatch, as torch.export traces, gradients are still to come: none can be lost.
+        if not mode.pre_dispatch:
+            refuse_lost_gradient(tensor)
+        return True
+
+    before = [_state(value) for value in operands]
+    token = _enclosing.set(enclosing)
+    try:
+        traced = trace_subgraph_with_torch(body)(*operands)
+    finally:
+        _enclosing.reset(token)
+    _refuse_changes(operator, before, [_state(value) for value in operands])
+    region = lift_captured(traced, is_captured)
     name = tracer.get_fresh_qualname(f"{operator.name()}_body")
     tracer.root.register_module(name, region.graph_module)
     call = (region.graph_module, *operands, *region.captured)
@@ -189,9 +213,44 @@ def trace_operator_with_torch(mode: Any, operator: Operator, *args: Any, **kwarg
     return track_tensor_tree(operator(*args, **kwargs), proxy, constant=None, tracer=tracer)
 
 
-def _versions(values: Any) -> list[int]:
-    return [
-        leaf._version if isinstance(leaf, Tensor) and not leaf.is_inference() else 0
-        for leaf in values
-    ]
+def _has_gradient(value: Any) -> bool:
+    """Say whether autograd would follow `value`, backwards or forwards."""
+    if not isinstance(value, Tensor):
+        return False
+    if value.requires_grad and torch.is_grad_enabled():
+        return True
+    return forward_ad.unpack_dual(value).tangent is not None
+
+
+def _is_unrecorded(operator: Operator) -> bool:
+    definition = operator.definition
+    if definition.kind != "region" or definition.rules.keys() & {"fake", "functionalize"}:
+        return False
+    return current_proxy_mode() is None
+
+
+def _version(value: Any) -> int:
+    return value._version if isinstance(value, Tensor) and not value.is_inference() else 0
+
+
+def _state(value: Any) -> tuple[Any, ...]:
+    """Return what tracing a body must leave alone, since the body then runs once more.
+
+    The values in a fake tensor are none of it.
+    """
+    if not isinstance(value, Tensor) or value.layout is not torch.strided:
+        return ()
+    version = 0 if isinstance(value, FakeTensor) else _version(value)
+    return value.shape, value.stride(), value.storage_offset(), version
+
+
+def _refuse_changes(operator: Operator, before: Sequence[Any], after: Sequence[Any]) -> None:
+    for index, (old, new) in enumerate(zip(before, after, strict=True)):
+        if old != new:
+            raise UnsupportedError(
+                f"the body of {operator.name()} changes operand {index} in place",
+                hint="return the new value instead, or clone the operand first",
+                stage=operator.name(),
+                location=current_location(),
+            )
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch.export.graph_signature import ConstantArgument
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from .._torch.dispatch import HigherOrderOperator
 from ..errors import ArtifactError, HopyardError, UnknownNameError
@@ -47,6 +47,7 @@ def save_program(program: Program, path: str | PathLike[str]) -> None:
     destination = Path(path)
     _refuse_modules(program)
     _refuse_constants(program)
+    _refuse_region_results(program)
     exported = to_exported_program(program)
     manifest = Manifest(
         program.manifest.hopyard,
@@ -149,6 +150,21 @@ def _refuse_modules(program: Program) -> None:
                 f"the program holds {node.target}, a {type(value).__name__}, "
                 "which a .pt2 file cannot",
                 hint="save the program as it was before it was delegated",
+                stage="save",
+            )
+
+
+def _refuse_region_results(program: Program) -> None:
+    for name, body in program.graph_module.named_modules():
+        if not name or not isinstance(body, GraphModule):
+            continue
+        result = body.graph.output_node().args[0]
+        items = result if isinstance(result, (tuple, list)) else [result]
+        if not all(isinstance(item, Node) for item in items):
+            raise ArtifactError(
+                f"the region {name} returns {result}, and a .pt2 file holds only regions that "
+                "return a tensor or a tuple of tensors",
+                hint="return a tuple of tensors from the body of the region",
                 stage="save",
             )
 

@@ -36,6 +36,7 @@ from ._calling import CallingConvention, InputLeaf, describe_inputs
 from ._functional import PureFunction, State
 from ._functionalize import functionalize
 from ._hidden_writes import DECLARED
+from ._hoist import hoist_tensors
 from ._lift import lift_tensors, split_mutations
 from ._manifest import Manifest
 from ._operands import distinct, operands_of, shared_write, written_operands
@@ -92,6 +93,7 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
         traced = tracer.trace(pure, operands, _placeholders(state, leaves), name)
     graph_module = functionalize(traced, tracing)
 
+    hoist_tensors(graph_module)
     specs = _input_specs(graph_module, state, leaves)
     lifted = lift_tensors(graph_module, specs, fake_mode)
     signature = split_mutations(graph_module, specs, pure.rebound)

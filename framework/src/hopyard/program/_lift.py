@@ -63,21 +63,21 @@ def lift_tensors(
     """Turn tensors that the graph reads from its module into placeholders before the inputs."""
     graph = graph_module.graph
     lifted = Lifted({}, {})
-    placeholders: dict[str, Node] = {}
+    placeholders: dict[int, Node] = {}
     for node in graph.find_nodes(op="get_attr"):
         value = getattr(graph_module, str(node.target))
         if not isinstance(value, Tensor):
             continue
-        if str(node.target) not in placeholders:
+        if id(value) not in placeholders:
             is_parameter = isinstance(value, Parameter)
             kind = InputKind.PARAMETER if is_parameter else InputKind.CONSTANT_TENSOR
             tensors = lifted.parameters if is_parameter else lifted.constants
             name = f"lifted_{'parameter' if is_parameter else 'tensor'}_{len(tensors)}"
             placeholder = _insert_placeholder(graph_module, specs, kind, name)
             placeholder.meta["val"] = fake_mode.from_tensor(value, static_shapes=True)
-            placeholders[str(node.target)] = placeholder
+            placeholders[id(value)] = placeholder
             tensors[name] = value
-        node.replace_all_uses_with(placeholders[str(node.target)])
+        node.replace_all_uses_with(placeholders[id(value)])
         graph.erase_node(node)
     drop_unused_attributes(graph_module)
     return lifted

@@ -28,7 +28,7 @@ from .._torch.fake import (
 )
 from .._torch.proxies import ProxyTorchDispatchMode
 from .._torch.pytree import tree_flatten
-from ..errors import CaptureError, DataDependentError
+from ..errors import CaptureError, DataDependentError, UnsupportedError
 from ._bridge import TorchTracer
 from ._cache import MISSING, Call, needs_exact_strides
 from ._constants import ConstantFolder
@@ -212,6 +212,8 @@ class TracingMode(ProxyTorchDispatchMode):
             # The tensor made by torch.tensor() becomes an attribute of the graph module. Were it returned as
             # it is, an in-place operation on it would change the attribute from one run to the next.
             func = aten.lift_fresh_copy.default
+        if func._schema.is_mutable and self._capture.options.fake_mode is not None:
+            _refuse_real_writes(func, args, kwargs)
         recorder = self._capture.recorder
         node = recorder.call(func, args, kwargs, func.overloadpacket.__name__)
         if needs_exact_strides(func):
@@ -253,3 +255,21 @@ def _refuse_reading(func: OpOverload, leaves: list[Any]) -> None:
         stage="capture",
         location=current_location(),
     )
+
+
+def _refuse_real_writes(
+    func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """Refuse to write to a tensor that is not fake: it belongs to the user, and would really change."""
+    names = [argument.name for argument in func._schema.arguments]
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    for argument in func._schema.arguments:
+        value = given.get(argument.name)
+        written = argument.alias_info is not None and argument.alias_info.is_write
+        if written and isinstance(value, Tensor) and not isinstance(value, FakeTensor):
+            raise UnsupportedError(
+                f"{func} changes a tensor that the program closes over",
+                hint="pass the tensor as an input, or register it as a buffer of the captured module",
+                stage="capture",
+                location=current_location(),
+            )

@@ -85,8 +85,9 @@ class Tracer:
         enable_thunkify: Read and set by torch while it computes with symbolic numbers.
     """
 
-    def __init__(self, options: TracingOptions) -> None:
+    def __init__(self, options: TracingOptions, outer: Tracer | None = None) -> None:
         self.options = options
+        self._outer = outer
         techniques = options.techniques
         values = ValueRecorder(options.fake_mode, direct=techniques.direct_values)
         self.recorder = Recorder(values, options.stack_traces, lazy_code=techniques.lazy_code)
@@ -179,8 +180,8 @@ class Tracer:
     def subtracer(self, decompositions: DecompositionTable | None = None) -> Tracer:
         """Return a tracer for a body inside the captured function."""
         if decompositions is None:
-            return Tracer(self.options)
-        return Tracer(dataclasses.replace(self.options, decompositions=decompositions))
+            return Tracer(self.options, self)
+        return Tracer(dataclasses.replace(self.options, decompositions=decompositions), self)
 
     def trace_region(
         self, body: Callable[..., Any], operands: Sequence[Any], name: str
@@ -208,21 +209,11 @@ class Tracer:
         return value
 
     def _is_captured(self, value: Tensor) -> bool:
-        if self.recorder.slots.get(value) is None:
-            return False
-        self._refuse_lost_gradient(value)
-        return True
-
-    def _refuse_lost_gradient(self, value: Tensor) -> None:
-        if not (value.requires_grad and torch.is_grad_enabled()):
-            return
-        raise UnsupportedError(
-            "the body of a region uses a tensor that requires grad without being given it, and its "
-            "gradient would be lost",
-            hint="pass the tensor as an operand, or capture under torch.no_grad()",
-            stage="capture",
-            location=current_location(),
-        )
+        if self.recorder.slots.get(value) is not None:
+            refuse_lost_gradient(value)
+            return True
+        # What only a capture further out knows becomes a constant of this graph, which is then lifted there.
+        return self._outer is not None and self._outer._is_captured(value)
 
     @contextmanager
     def _surroundings(self) -> Generator[None, None, None]:
@@ -265,6 +256,23 @@ class Tracer:
             )
         explained.partial_graph = self.recorder.graph
         return explained
+
+
+def refuse_lost_gradient(captured: Tensor) -> None:
+    """Refuse a tensor that a body captures and whose gradient a node of the graph would not have.
+
+    Raises:
+        UnsupportedError: It requires grad, and gradients are enabled.
+    """
+    if not (captured.requires_grad and torch.is_grad_enabled()):
+        return
+    raise UnsupportedError(
+        "the body of a region uses a tensor that requires grad without being given it, and its "
+        "gradient would be lost",
+        hint="pass the tensor as an operand, or capture under torch.no_grad()",
+        stage="capture",
+        location=current_location(),
+    )
 
 
 def suspended() -> AbstractContextManager[Any]:
