@@ -50,16 +50,15 @@ def first_difference(
         problem = _node_difference(one, other, metadata)
         if problem:
             return f"{where}the graphs differ at node {index}, in {problem}"
-    for name in expected.regions:
+    for name in (*expected.regions, *expected.constants):
+        one, other = _held(actual, name), _held(expected, name)
         inner = f"{path}.{name}" if path else name
-        problem = first_difference(
-            actual.regions[name], expected.regions[name], metadata=metadata, path=inner
-        )
+        if isinstance(one, GraphDescription) and isinstance(other, GraphDescription):
+            problem = first_difference(one, other, metadata=metadata, path=inner)
+        else:
+            problem = "" if one == other else f"{where}{name} holds{_both(one, other)}"
         if problem:
             return problem
-    for name, data in expected.constants.items():
-        if actual.constants[name] != data:
-            return f"{where}{name} holds" + _both(actual.constants[name], data)
     return ""
 
 
@@ -77,6 +76,10 @@ def _node_difference(
                 f"{actual.name} = {actual}", f"{expected.name} = {expected}"
             )
     return ""
+
+
+def _held(graph: GraphDescription, name: str) -> GraphDescription | str:
+    return graph.regions.get(name) or graph.constants[name]
 
 
 def _both(actual: object, expected: object) -> str:

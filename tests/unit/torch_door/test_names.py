@@ -1,0 +1,549 @@
+"""Every name that enters through the door to private torch exists and does what we rely on.
+
+After an upgrade of torch this file says what has moved. A new name needs a check here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+from hopyard import _torch as door
+from hopyard._torch import compiler, dispatch, fake, graphs, proxies, pytree, symbolic
+
+aten = torch.ops.aten
+
+MODULES: dict[str, ModuleType] = {
+    found.name: importlib.import_module(f"{door.__name__}.{found.name}")
+    for found in pkgutil.iter_modules(door.__path__)
+}
+NAMES = [f"{module}.{name}" for module in MODULES for name in MODULES[module].__all__]
+CHECKS: dict[str, Callable[[], None]] = {}
+
+
+def check(*names: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    def register(function: Callable[[], None]) -> Callable[[], None]:
+        CHECKS.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_does_what_we_rely_on(name: str) -> None:
+    module, _, attribute = name.partition(".")
+    assert getattr(MODULES[module], attribute) is not None
+    assert name in CHECKS, f"say in {__file__} what we rely on"
+    CHECKS[name]()
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_what_is_checked_is_still_offered(name: str) -> None:
+    assert name in NAMES
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_all_says_what_a_module_offers(module: str) -> None:
+    offered = MODULES[module].__all__
+    assert list(offered) == sorted(
+        offered, key=lambda name: (not name.isupper(), name[0].islower(), name)
+    )
+    public = {name for name in vars(MODULES[module]) if not name.startswith("_")}
+    assert public - {"annotations"} == set(offered)
+
+
+class Seen(dispatch.TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operators.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+class Slotted(Seen):
+    """A mode in the slot of tracers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mode_key = dispatch.PROXY_SLOT
+
+    @classmethod
+    def is_infra_mode(cls) -> bool:
+        return True
+
+
+# dispatch
+
+
+@check("dispatch.PROXY_SLOT", "dispatch.push_mode", "dispatch.unset_infra_mode")
+def _slot() -> None:
+    with Slotted() as mode:
+        torch.ones(1)
+        taken = dispatch.unset_infra_mode(dispatch.PROXY_SLOT)
+        assert taken is mode
+        torch.zeros(1)
+        assert dispatch.unset_infra_mode(dispatch.PROXY_SLOT) is None
+        dispatch.push_mode(mode)
+        torch.ones(1)
+    assert [func.overloadpacket for func in mode.operators] == [aten.ones, aten.ones]
+
+
+@check("dispatch.TorchDispatchMode", "dispatch.current_dispatch_mode")
+@check("dispatch.dispatch_mode_count", "dispatch.dispatch_mode_stack")
+def _modes() -> None:
+    assert dispatch.current_dispatch_mode() is None
+    with Seen() as outer, Slotted() as slotted, Seen() as inner:
+        assert dispatch.dispatch_mode_count() == 3
+        # Modes of torch's own kind lie below all others.
+        assert dispatch.dispatch_mode_stack() == [slotted, outer, inner]
+        assert dispatch.current_dispatch_mode() is inner
+        torch.ones(1)
+    assert [len(mode.operators) for mode in (outer, slotted, inner)] == [1, 1, 1]
+    assert dispatch.dispatch_mode_count() == 0
+
+
+@check("dispatch.disable_infra_mode")
+def _disabling() -> None:
+    # It is a generator and no context manager: whoever wants one takes proxies.suspend_tracing.
+    assert not hasattr(dispatch.disable_infra_mode(dispatch.PROXY_SLOT), "__enter__")
+
+
+@check("dispatch.function_mode_stack")
+def _function_modes() -> None:
+    assert dispatch.function_mode_stack() == []
+    with torch.overrides.BaseTorchFunctionMode() as mode:
+        assert dispatch.function_mode_stack() == [mode]
+
+
+@check("dispatch.disable_torch_dispatch")
+def _without_dispatch() -> None:
+    with Seen() as mode, dispatch.disable_torch_dispatch():
+        torch.ones(1)
+    assert mode.operators == []
+
+
+@check("dispatch.below_autograd")
+def _below_autograd() -> None:
+    x = torch.ones(1, requires_grad=True)
+    with dispatch.below_autograd():
+        assert not (x * 2).requires_grad
+    assert (x * 2).requires_grad
+
+
+@check("dispatch.DispatchKey")
+def _keys() -> None:
+    key = dispatch.DispatchKey
+    assert len({key.Python, key.Autograd, key.CompositeExplicitAutograd}) == 3
+
+
+@check("dispatch.included_dispatch_keys", "dispatch.excluded_dispatch_keys")
+def _key_sets() -> None:
+    before = dispatch.excluded_dispatch_keys().raw_repr()
+    with dispatch.below_autograd():
+        assert dispatch.excluded_dispatch_keys().raw_repr() != before
+    assert dispatch.excluded_dispatch_keys().raw_repr() == before
+    assert isinstance(dispatch.included_dispatch_keys().raw_repr(), int)
+
+
+@check("dispatch.preserve_dispatch_keys", "dispatch.use_meta_kernels")
+def _meta_kernels() -> None:
+    before = dispatch.included_dispatch_keys().raw_repr()
+    with dispatch.preserve_dispatch_keys():
+        dispatch.use_meta_kernels(True)
+        assert dispatch.included_dispatch_keys().raw_repr() != before
+    assert dispatch.included_dispatch_keys().raw_repr() == before
+
+
+@check("dispatch.is_any_autocast_enabled")
+def _autocast() -> None:
+    assert not dispatch.is_any_autocast_enabled()
+    with torch.autocast("cpu"):
+        assert dispatch.is_any_autocast_enabled()
+
+
+@check("dispatch.TransformType", "dispatch.current_transform", "dispatch.is_transformed")
+def _transforms() -> None:
+    assert dispatch.current_transform() is None
+    seen: list[Any] = []
+
+    def function(x: Tensor) -> Tensor:
+        current = dispatch.current_transform()
+        assert dispatch.is_transformed(x)
+        seen.append(current.key() if current else None)
+        return x.sum()
+
+    torch.vmap(function)(torch.ones(2))
+    torch.func.grad(function)(torch.ones(2))
+    with warnings.catch_warnings():
+        # torch's own rules for forward gradients are scripted, which it has deprecated.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.func.jvp(function, (torch.ones(2),), (torch.ones(2),))
+    kinds = dispatch.TransformType
+    assert seen == [kinds.Vmap, kinds.Grad, kinds.Jvp]
+    assert not dispatch.is_transformed(torch.ones(1))
+
+
+@check("dispatch.HigherOrderOperator", "dispatch.higher_order_operators")
+def _higher_order() -> None:
+    class Named(dispatch.HigherOrderOperator):
+        def __call__(self, *args: Any) -> Any:
+            return super().__call__(*args)
+
+    try:
+        named = Named("door_tests__named")
+        assert dispatch.higher_order_operators["door_tests__named"] is named
+        assert torch.ops.higher_order.door_tests__named is named
+        assert named.name() == "door_tests__named"
+        assert named.py_kernels == {}
+        assert named.python_key_table == {}
+        for method in ("py_impl", "py_functionalize_impl", "dispatch", "_get_overloaded_args"):
+            assert callable(getattr(named, method))
+    finally:
+        del dispatch.higher_order_operators["door_tests__named"]
+        # What is read once as an attribute stays one.
+        vars(torch.ops.higher_order).pop("door_tests__named", None)
+    cond = dispatch.higher_order_operators["cond"]
+    assert isinstance(cond, dispatch.HigherOrderOperator)
+
+
+@check("dispatch.OpOverload", "dispatch.OpOverloadPacket")
+def _operators() -> None:
+    operator = aten.add.Tensor
+    assert isinstance(operator, dispatch.OpOverload)
+    assert isinstance(aten.add, dispatch.OpOverloadPacket)
+    assert operator.overloadpacket is aten.add
+    assert operator.overloadpacket.__name__ == "add"
+    assert operator.namespace == "aten"
+    assert torch.Tag.data_dependent_output in aten._local_scalar_dense.default.tags
+    assert torch.Tag.inplace_view in aten.t_.default.tags
+    assert torch.Tag.nondeterministic_seeded in aten.bernoulli.default.tags
+    assert [argument.is_out for argument in aten.add.out._schema.arguments][-1]
+    assert not any(argument.is_out for argument in aten.add_.Tensor._schema.arguments)
+
+
+@check("dispatch.autograd_would_have_decomposed")
+def _decomposes() -> None:
+    x = torch.ones(2)
+    assert dispatch.autograd_would_have_decomposed(aten.reshape.default, [x, [2]])
+    assert not dispatch.autograd_would_have_decomposed(aten.sin.default, [x])
+    assert aten.reshape.default.decompose(x, [2, 1]).shape == (2, 1)
+
+
+@check("dispatch.registered_kernels")
+def _kernels() -> None:
+    before = len(dispatch.registered_kernels)
+    with torch.library._scoped_library("door_tests", "FRAGMENT") as library:
+        library.define("nothing(Tensor x) -> Tensor")
+        library.impl("nothing", lambda x: x.clone(), "CPU")
+        assert len(dispatch.registered_kernels) == before + 1
+
+
+@check("dispatch.set_grad_enabled")
+def _grad_mode() -> None:
+    dispatch.set_grad_enabled(False)
+    try:
+        assert not torch.is_grad_enabled()
+    finally:
+        dispatch.set_grad_enabled(True)
+
+
+# fake
+
+
+@check("fake.FakeTensorMode", "fake.FakeTensor", "fake.is_fake")
+def _fake_tensors() -> None:
+    mode = fake.FakeTensorMode(allow_fallback_kernels=True, static_shapes=True)
+    real = torch.ones(2, 3, requires_grad=True)
+    value = mode.from_tensor(real, static_shapes=True)
+    assert type(value) is fake.FakeTensor
+    assert value.fake_mode is mode
+    assert value.requires_grad
+    assert mode.from_tensor(real, static_shapes=True) is value
+    assert fake.is_fake(value)
+    assert not fake.is_fake(real)
+    with mode:
+        assert type(torch.ones(1)) is fake.FakeTensor
+    assert isinstance(mode.cache_enabled, bool)
+    assert mode.shape_env is None
+    assert mode.in_kernel_invocation is False
+    assert isinstance(mode._allow_unsafe_data_ptr_access, bool)
+
+
+@check("fake.DataDependentOutputException", "fake.DynamicOutputShapeException")
+def _data_dependent() -> None:
+    with fake.FakeTensorMode():
+        x = torch.ones(2)
+        with pytest.raises(fake.DataDependentOutputException) as raised:
+            x[0].item()
+        assert raised.value.func is aten._local_scalar_dense.default
+        with pytest.raises(fake.DynamicOutputShapeException) as raised_shape:
+            x.nonzero()
+        assert raised_shape.value.func is aten.nonzero.default
+
+
+@check("fake.UnsupportedOperatorException")
+def _unsupported() -> None:
+    with torch.library._scoped_library("door_tests", "FRAGMENT") as library:
+        library.define("unknown(Tensor x) -> Tensor")
+        library.impl("unknown", lambda x: x.clone(), "CPU")
+        with fake.FakeTensorMode(), pytest.raises(fake.UnsupportedOperatorException):
+            torch.ops.door_tests.unknown(torch.ones(1))
+
+
+@check("fake.detect_fake_mode")
+def _detection() -> None:
+    assert fake.detect_fake_mode([torch.ones(1), 3]) is None
+    mode = fake.FakeTensorMode()
+    assert fake.detect_fake_mode([mode.from_tensor(torch.ones(1))]) is mode
+    with mode:
+        assert fake.detect_fake_mode([]) is mode
+
+
+@check("fake.fast_detach")
+def _detached() -> None:
+    mode = fake.FakeTensorMode()
+    value = mode.from_tensor(torch.ones(2, 3, requires_grad=True))
+    detached = fake.fast_detach(mode, value)
+    assert type(detached) is fake.FakeTensor
+    assert not detached.requires_grad
+    assert detached.untyped_storage() is value.untyped_storage()
+    value = value.detach()
+    detached = fake.fast_detach(mode, value)
+    value.t_()
+    assert detached.shape == (2, 3)
+
+
+@check("fake.forbid_data_access")
+def _forbidden() -> None:
+    with dispatch.disable_torch_dispatch():
+        tensor = torch.empty(1, device="meta")
+        fake.forbid_data_access(tensor)
+    with pytest.raises(RuntimeError):
+        tensor.data_ptr()
+
+
+@check("fake.unset_fake_temporarily")
+def _unset() -> None:
+    with fake.FakeTensorMode() as mode:
+        with fake.unset_fake_temporarily() as previous:
+            assert previous is mode
+            assert torch.ones(1).item() == 1
+        assert type(torch.ones(1)) is fake.FakeTensor
+
+
+# graphs
+
+
+def chain() -> fx.GraphModule:
+    class Chain(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tan(torch.cos(torch.sin(x)))
+
+    return fx.symbolic_trace(Chain())
+
+
+@check(
+    "graphs.CapabilityBasedPartitioner", "graphs.OperatorSupportBase", "graphs.fuse_by_partitions"
+)
+def _partitions() -> None:
+    class Supports(graphs.OperatorSupportBase):
+        def is_node_supported(self, submodules: Any, node: fx.Node) -> bool:
+            return node.target in (torch.sin, torch.cos)
+
+    graph_module = chain()
+    partitioner = graphs.CapabilityBasedPartitioner(graph_module, Supports())
+    (partition,) = partitioner.propose_partitions()
+    nodes = list(partition.nodes)
+    assert {node.target for node in nodes} == {torch.sin, torch.cos}
+    fused = graphs.fuse_by_partitions(graph_module, [dict.fromkeys(nodes)])
+    (call,) = [node for node in fused.graph.nodes if node.op == "call_module"]
+    assert isinstance(fused.get_submodule(call.target), fx.GraphModule)
+    assert fused(torch.ones(1)).equal(torch.ones(1).sin().cos().tan())
+
+
+@check("graphs.LazyGraphModule", "graphs.make_graph_module")
+def _graph_modules() -> None:
+    traced = chain()
+    for make in (graphs.LazyGraphModule, graphs.make_graph_module):
+        made = make(nn.Module(), traced.graph, "Made")
+        assert isinstance(made, fx.GraphModule)
+        assert type(made).__name__ == "Made"
+        assert "sin" in made.code
+        assert made(torch.ones(1)).equal(traced(torch.ones(1)))
+        made.graph.output_node().args = (next(iter(made.graph.nodes)),)
+        made.recompile()
+        assert made(torch.ones(1)).equal(torch.ones(1))
+        traced = chain()
+
+
+@check("graphs.PyTreeCodeGen", "graphs.PyTreeInfo")
+def _calling_convention() -> None:
+    graph = fx.Graph()
+    x, y = graph.placeholder("x"), graph.placeholder("y")
+    graph.output([graph.call_function(torch.add, (x, y))])
+    _, in_spec = pytree.tree_flatten(([1, 2],))
+    _, out_spec = pytree.tree_flatten({"sum": 1})
+    graph.set_codegen(graphs.PyTreeCodeGen(graphs.PyTreeInfo(["pair"], in_spec, out_spec)))
+    assert fx.GraphModule(nn.Module(), graph)([1, 2]) == {"sum": 3}
+
+
+@check("graphs.TensorMetadata", "graphs.extract_tensor_metadata")
+def _metadata() -> None:
+    metadata = graphs.extract_tensor_metadata(torch.ones(2, 3).t())
+    assert isinstance(metadata, graphs.TensorMetadata)
+    assert (metadata.shape, metadata.stride, metadata.dtype) == ((3, 2), (1, 3), torch.float32)
+    assert metadata._replace(requires_grad=True).requires_grad
+    assert not metadata.requires_grad
+    assert not metadata.is_quantized
+
+
+# proxies
+
+
+@contextmanager
+def in_torchs_tracer(function: Callable[[Tensor], Any]) -> Iterator[fx.GraphModule]:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    yield make_fx(function)(torch.ones(2))
+
+
+@check("proxies.ProxyTorchDispatchMode", "proxies.current_proxy_mode", "proxies.suspend_tracing")
+def _proxy_mode() -> None:
+    assert proxies.current_proxy_mode() is None
+
+    def function(x: Tensor) -> Tensor:
+        mode = proxies.current_proxy_mode()
+        assert type(mode) is proxies.ProxyTorchDispatchMode
+        assert mode.pre_dispatch is False
+        for attribute in ("root", "get_fresh_qualname", "unwrap_proxy", "create_proxy"):
+            assert hasattr(mode.tracer, attribute)
+        with proxies.suspend_tracing():
+            assert proxies.current_proxy_mode() is None
+            x.cos()
+        assert proxies.current_proxy_mode() is mode
+        return x.sin()
+
+    with in_torchs_tracer(function) as graph_module:
+        assert [node.name for node in graph_module.graph.nodes][1:-1] == ["sin"]
+
+
+@check("proxies.get_proxy_slot", "proxies.track_tensor_tree")
+def _slots() -> None:
+    def function(x: Tensor) -> Tensor:
+        mode = proxies.current_proxy_mode()
+        assert mode is not None
+        tracer: Any = mode.tracer
+        slot: Any = proxies.get_proxy_slot(x, tracer, None)
+        assert slot.proxy.node.op == "placeholder"
+        with proxies.suspend_tracing():
+            value = torch.zeros(2)
+            assert proxies.get_proxy_slot(value, tracer, None) is None
+            proxy = tracer.create_proxy("call_function", torch.neg, (slot.proxy,), {}, name="mine")
+            tracked = proxies.track_tensor_tree(value, proxy, constant=None, tracer=tracer)
+        assert tracked is value
+        return value
+
+    with in_torchs_tracer(function) as graph_module:
+        (node,) = graph_module.graph.output_node().all_input_nodes
+        assert node.name == "mine"
+        assert node.meta["val"].shape == (2,)
+
+
+@check("proxies.trace_subgraph_with_torch")
+def _subgraphs() -> None:
+    def function(x: Tensor) -> Tensor:
+        with proxies.suspend_tracing():
+            inner = proxies.trace_subgraph_with_torch(lambda y: y.sin() + 1)(x)
+        assert isinstance(inner, fx.GraphModule)
+        assert len(inner.graph.nodes) == 4
+        return x.cos()
+
+    with in_torchs_tracer(function) as graph_module:
+        assert len(graph_module.graph.nodes) == 3
+
+
+@check("proxies.register_fake_rule")
+def _fake_rules() -> None:
+    class Widened(dispatch.HigherOrderOperator):
+        def __call__(self, x: Tensor) -> Any:
+            return super().__call__(x)
+
+    try:
+        widened = Widened("door_tests__widened")
+        proxies.register_fake_rule(widened, lambda x: x.new_empty(7), skip_cache=True)
+        with fake.FakeTensorMode(), torch.no_grad(), dispatch.below_autograd():
+            assert widened(torch.ones(2)).shape == (7,)
+    finally:
+        del dispatch.higher_order_operators["door_tests__widened"]
+
+
+# pytree and symbolic
+
+
+@check("pytree.tree_flatten", "pytree.tree_unflatten", "pytree.tree_leaves", "pytree.TreeSpec")
+def _trees() -> None:
+    tree = {"a": [1, (2, None)], "b": "c"}
+    leaves, spec = pytree.tree_flatten(tree)
+    assert leaves == [1, 2, None, "c"] == pytree.tree_leaves(tree)
+    assert isinstance(spec, pytree.TreeSpec)
+    assert pytree.tree_unflatten(leaves, spec) == tree
+    assert not spec.is_leaf()
+    assert [child.is_leaf() for child in spec.children()] == [False, True]
+
+
+@check("pytree.tree_map", "pytree.tree_map_only")
+def _maps() -> None:
+    assert pytree.tree_map(lambda leaf: leaf * 2, [1, ("a",)]) == [2, ("aa",)]
+    assert pytree.tree_map_only(int, lambda leaf: leaf * 2, [1, ("a",)]) == [2, ("a",)]
+
+
+@check("pytree.tree_flatten_with_path", "pytree.keystr")
+def _paths() -> None:
+    paths, _ = pytree.tree_flatten_with_path({"a": [1, 2]})
+    assert [(pytree.keystr(path), leaf) for path, leaf in paths] == [
+        ("['a'][0]", 1),
+        ("['a'][1]", 2),
+    ]
+
+
+@check("pytree.treespec_dumps", "pytree.treespec_loads")
+def _written_trees() -> None:
+    _, spec = pytree.tree_flatten({"a": [1, (2,)]})
+    text = pytree.treespec_dumps(spec)
+    assert isinstance(text, str)
+    assert pytree.treespec_loads(text) == spec
+
+
+@check("symbolic.statically_known_true")
+def _known() -> None:
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    environment = ShapeEnv()
+    mode = fake.FakeTensorMode(shape_env=environment)
+    size = mode.from_tensor(torch.ones(4, 6)).shape[0]
+    assert symbolic.statically_known_true(size == size)
+    assert not symbolic.statically_known_true(size == 4)
+    assert environment.guards == []
+    assert symbolic.statically_known_true(True)
+
+
+@check("compiler.GraphBreak")
+def _graph_break() -> None:
+    def function(x: Tensor) -> Tensor:
+        print(x)
+        return x
+
+    with pytest.raises(compiler.GraphBreak) as raised:
+        torch.compile(function, backend="eager", fullgraph=True)(torch.ones(1))
+    assert raised.value.real_stack[-1].filename == __file__
