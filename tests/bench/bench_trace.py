@@ -1,9 +1,10 @@
 """How much faster Hopyard captures than torch's make_fx, in one process and on one machine.
 
-Each capture is timed in CPU time of the process, ours and torch's in turn, with torch's process-wide cache of fake
-results cleared before each, so that both start cold. Graphs are compared in the same run. The ratio is the
-median of the ratios of the rounds. "with code" adds the generation of Python code, which ours leaves until
-somebody reads or runs it and torch's does as well, lazily.
+Each capture is timed in CPU time of the process, ours and torch's in turn, with torch's
+process-wide cache of fake results cleared before each, so that both start cold. Graphs are compared
+in the same run. The ratio is the median of the ratios of the rounds. "with code" adds the
+generation of Python code, which ours leaves until somebody reads or runs it and torch's does as
+well, lazily.
 """
 
 from __future__ import annotations
@@ -40,17 +41,20 @@ def main() -> None:
     torch.set_num_threads(1)
 
     results = []
-    print(f"{'workload':16}{'mode':6}{'nodes':>7}{'torch':>11}{'ours':>11}{'ratio':>8}{'with code':>11}")
+    headings = ("nodes", "torch", "ours", "ratio", "with code")
+    print(f"{'workload':16}{'mode':6}" + "".join(f"{heading:>11}" for heading in headings))
     for mode in options.modes:
         for name in options.workloads:
-            result = {"workload": name, "mode": mode, **measure(WORKLOADS[name](), mode, options.rounds)}
+            result = {
+                "workload": name,
+                "mode": mode,
+                **measure(WORKLOADS[name](), mode, options.rounds),
+            }
             results.append(result)
-            print(
-                f"{name:16}{mode:6}{result['nodes']:7}{result['torch_us']:8.1f} us"
-                f"{result['ours_us']:8.1f} us{result['ratio']:7.2f}x{result['ratio_with_code']:10.2f}x"
-                f"{'' if result['same_graph'] else '   GRAPHS DIFFER'}",
-                flush=True,
-            )
+            times = "".join(f"{result[key]:8.1f} us" for key in ("torch_us", "ours_us"))
+            ratios = "".join(f"{result[key]:10.2f}x" for key in ("ratio", "ratio_with_code"))
+            verdict = "" if result["same_graph"] else "   GRAPHS DIFFER"
+            print(f"{name:16}{mode:6}{result['nodes']:11}{times}{ratios}{verdict}", flush=True)
     if options.json:
         machine = {"torch": torch.__version__, "python": platform.python_version()}
         options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2))
@@ -84,7 +88,7 @@ def measure(workload: Workload, mode: str, rounds: int) -> dict[str, Any]:
 def timed(
     make_fx: Callable[..., Any], workload: Workload, mode: str
 ) -> tuple[GraphModule, float, float]:
-    """Capture once, cold; return the graph and the CPU seconds of capture and of code generation."""
+    """Capture once, cold; return the graph and the CPU seconds of capture and of its code."""
     FakeTensorMode.cache_clear()
     gc.collect()
     capture = make_fx(workload.function, tracing_mode=mode)
@@ -97,7 +101,8 @@ def timed(
 
 def _median_ratio(seconds: dict[str, list[float]]) -> float:
     return statistics.median(
-        torch_time / ours for torch_time, ours in zip(seconds["torch"], seconds["ours"], strict=True)
+        torch_time / ours
+        for torch_time, ours in zip(seconds["torch"], seconds["ours"], strict=True)
     )
 
 

@@ -106,9 +106,7 @@ def mlp_training(depth: int) -> Workload:
     names = [name for name, _ in module.named_parameters()]
 
     def step(x: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
-        output = torch.func.functional_call(
-            module, dict(zip(names, parameters, strict=True)), (x,)
-        )
+        output = torch.func.functional_call(module, dict(zip(names, parameters, strict=True)), (x,))
         return torch.autograd.grad(output.sum(), parameters)
 
     return Workload(step, (torch.randn(8, 16), *_leaves(module)), "small")

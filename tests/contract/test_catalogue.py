@@ -44,10 +44,13 @@ def test_names_are_those_that_the_plugins_register() -> None:
 @pytest.mark.parametrize(("kind", "name"), sorted(CATALOGUE))
 def test_a_name_whose_plugin_is_missing_comes_with_its_distribution(kind: str, name: str) -> None:
     session = Session(discover=False)
-    with pytest.raises(UnknownNameError) as caught:
+
+    def ask() -> object:
         if kind == "plugin":
-            session.plugins.info(name)
-        else:
-            session.lookup(kind, name, getattr(session, KINDS[kind]))
+            return session.plugins.info(name)
+        return session.lookup(kind, name, getattr(session, KINDS[kind]))
+
+    with pytest.raises(UnknownNameError) as caught:
+        ask()
     assert caught.value.distribution == CATALOGUE[kind, name]
     assert f"pip install {CATALOGUE[kind, name]}" in str(caught.value)

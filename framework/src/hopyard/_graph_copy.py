@@ -13,9 +13,9 @@ from ._torch.graphs import make_graph_module
 def copy_graph_module(graph_module: GraphModule) -> GraphModule:
     """Return a copy whose graph, and the graphs of the regions in it, can be edited freely.
 
-    Node names and metadata are kept; metadata dictionaries are copied one level deep. A region that stands
-    under several names is one region in the copy as well. Tensors and modules that are no graphs are
-    shared, never copied.
+    Node names and metadata are kept; metadata dictionaries are copied one level deep. A region that
+    stands under several names is one region in the copy as well. Tensors and modules that are no
+    graphs are shared, never copied.
     """
     return _copy(graph_module, {})
 

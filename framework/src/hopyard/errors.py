@@ -21,8 +21,8 @@
         ├── InputError           called with inputs it was not captured for
         └── ArtifactError        a file could not be written, read or trusted
 
-A message reads ``who [distribution version]: what happened; what to do``. Its parts are also attributes, so
-that nobody has to parse text.
+A message reads ``who [distribution version]: what happened; what to do``. Its parts are also
+attributes, so that nobody has to parse text.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hopyard_hookspecs import Finding, Provider, SourceLocation
     from torch.fx import Graph
+
+    from hopyard_hookspecs import Finding, Provider, SourceLocation
 
 
 class HopyardError(Exception):
@@ -81,7 +82,8 @@ class UnknownNameError(UsageError):
         kind: What was looked for, for example `"pass"`.
         name: The name as given.
         valid: The names there are.
-        distribution: The distribution that would provide the name, if it is known and not installed.
+        distribution: The distribution that would provide the name, if it is known and not
+            installed.
     """
 
     def __init__(

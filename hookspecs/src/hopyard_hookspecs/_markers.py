@@ -1,4 +1,6 @@
-"""The markers that tie hook specifications to implementations, and the mark of what may still change."""
+"""The markers that tie hook specifications to implementations, and the mark of what may still
+change.
+"""
 
 from __future__ import annotations
 

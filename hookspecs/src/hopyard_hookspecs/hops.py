@@ -23,8 +23,8 @@ def call_body(body: Callable[..., Any], *operands: Any, **config: Any) -> Any:
 class Hop:
     """A higher-order operator: a name, its eager meaning and optional rules.
 
-    Two definitions are the same only if they are the same object, since a rule is code and code has no
-    equality.
+    Two definitions are the same only if they are the same object, since a rule is code and code has
+    no equality.
 
     Attributes:
         name: `<slug>__<name>`, unique in the process.
@@ -70,7 +70,8 @@ def hopyard_register_hops() -> Iterable[Hop]:  # type: ignore[empty-body]
     Example:
         .. code-block:: python
 
-            SCALE = Hop("my_plugin__scale", lambda body, *operands, factor: factor * body(*operands))
+            SCALE = Hop("my_plugin__scale", lambda body, *operands, factor: factor *
+            body(*operands))
 
             @hookimpl
             def hopyard_register_hops():

@@ -16,8 +16,9 @@ class Mode:
 
     Attributes:
         name: Lower-case words joined by hyphens, unique in a session.
-        factory: Called with the :class:`~hopyard_hookspecs.types.CaptureRequest` at the start of each
-            capture; returns a context manager, often a `TorchDispatchMode` or `TorchFunctionMode`.
+        factory: Called with the :class:`~hopyard_hookspecs.types.CaptureRequest` at the start of
+            each capture; returns a context manager, often a `TorchDispatchMode` or
+            `TorchFunctionMode`.
         summary: One line for listings.
         order: Modes are entered in ascending order; the smallest is the outermost.
         default: Whether captures use the mode without being asked.

@@ -22,8 +22,8 @@ class PassResult:
     """What a graph pass returns.
 
     Attributes:
-        graph_module: The transformed graph; a pass may return the one it was given, changed in place.
-        modified: Whether anything changed.
+        graph_module: The transformed graph; a pass may return the one it was given, changed in
+        place. modified: Whether anything changed.
     """
 
     graph_module: GraphModule
@@ -31,7 +31,9 @@ class PassResult:
 
 
 class GraphPass(Protocol):
-    """A transformation of a graph. Its implementation is a frozen dataclass: the fields are its options."""
+    """A transformation of a graph. Its implementation is a frozen dataclass: the fields are its
+    options.
+    """
 
     def __call__(self, graph_module: GraphModule, /) -> PassResult:
         """Transform a graph that the pass owns; parameters are placeholders and stay shared."""
@@ -44,8 +46,8 @@ class Pass:
 
     Attributes:
         name: Lower-case words joined by hyphens, unique in a session; the word in pipeline text.
-        implementation: A frozen dataclass whose fields, all with defaults unless they must be given, are
-            the pass's options, and whose instances are called with the graph.
+        implementation: A frozen dataclass whose fields, all with defaults unless they must be
+            given, are the pass's options, and whose instances are called with the graph.
         summary: One line for listings.
         kind: Whether instances transform a graph module or a whole program.
     """

@@ -99,7 +99,8 @@ class Safeguard:
         name: Lower-case words joined by hyphens, unique in a session.
         hazards: The hazards that the checks may report.
         watch: A callable without arguments that returns the checks by watched function. The kernel
-            looks every function up in one dictionary, so a safeguard costs nothing where it does not look.
+            looks every function up in one dictionary, so a safeguard costs nothing where it does
+            not look.
         summary: One line for listings.
     """
 

@@ -40,8 +40,6 @@ def several(x: Tensor, weight: Tensor) -> list[Tensor]:
 layers = nn.Sequential(*[nn.Linear(6, 6) for _ in range(3)]).eval()
 
 
-
-
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("program", [training, writing, several], ids=lambda p: p.__name__)
 def test_a_technique_changes_no_graph(

@@ -14,9 +14,8 @@ from torch.fx.experimental.proxy_tensor import get_proxy_slot as get_proxy_slot
 from torch.fx.experimental.proxy_tensor import track_tensor_tree as track_tensor_tree
 
 
-
 def active_tracer() -> Any:
-    """Return what torch's higher-order operators trace their bodies with; None outside of captures."""
+    """Return what torch's operators trace their bodies with; None outside of captures."""
     return proxy_tensor._CURRENT_MAKE_FX_TRACER
 
 

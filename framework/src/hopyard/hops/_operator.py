@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from hopyard_hookspecs import Hop
 from torch import Tensor
 from torch.nn import Parameter
+
+from hopyard_hookspecs import Hop
 
 from .._torch.dispatch import (
     DispatchKey,
@@ -26,10 +27,10 @@ _PLAIN_TENSORS = (Tensor, Parameter)
 class Operator(HigherOrderOperator):
     """The operator of a :class:`hopyard_hookspecs.Hop`.
 
-    With no mode, transform or tensor subclass in play a call *is* a call of the eager definition, so that
-    gradients reach whatever the body captures. Otherwise the call is dispatched to the rule of the
-    surface; what has no rule, such as a dispatch mode that nobody has heard of, sees the operators inside
-    the body.
+    With no mode, transform or tensor subclass in play a call *is* a call of the eager definition,
+    so that gradients reach whatever the body captures. Otherwise the call is dispatched to the rule
+    of the surface; what has no rule, such as a dispatch mode that nobody has heard of, sees the
+    operators inside the body.
 
     Attributes:
         definition: What the operator was made from.
@@ -85,8 +86,8 @@ def _by_name(name: str) -> Operator:
 def is_eager(args: Sequence[Any]) -> bool:
     """Say whether a call with these operands is plain eager execution.
 
-    It is not if a dispatch mode, a functorch transform, a compiler or a tensor subclass would see it. A
-    function mode, such as a default device, sees the functions that the definition calls.
+    It is not if a dispatch mode, a functorch transform, a compiler or a tensor subclass would see
+    it. A function mode, such as a default device, sees the functions that the definition calls.
     """
     if dispatch_mode_count() or current_transform() is not None:
         return False

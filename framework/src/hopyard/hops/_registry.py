@@ -1,7 +1,7 @@
 """The higher-order operators of this process.
 
-torch keeps one flat, process-wide registry in which a second definition silently replaces the first. This one
-is append-only and locked; it refuses a conflict before torch's is touched.
+torch keeps one flat, process-wide registry in which a second definition silently replaces the
+first. This one is append-only and locked; it refuses a conflict before torch's is touched.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import sys
 import threading
 from collections.abc import Callable
 
-from hopyard_hookspecs import Hop, Provider
 from importlib_metadata import packages_distributions, version
+
+from hopyard_hookspecs import Hop, Provider
 
 from .._torch.dispatch import higher_order_operators
 from ..errors import DuplicateNameError, UnknownNameError

@@ -1,7 +1,7 @@
 """What a higher-order operator does on each surface unless its author says otherwise.
 
-Only tracers keep a region. Everything else sees through to the eager definition, which is always right and
-never surprising.
+Only tracers keep a region. Everything else sees through to the eager definition, which is always
+right and never surprising.
 """
 
 from __future__ import annotations
@@ -102,8 +102,9 @@ def _bind_interpreter(eager: Callable[..., Any]) -> Callable[..., Any]:
 def inline_under_grad(operator: Operator, *args: Any, **kwargs: Any) -> Any:
     """Let autograd see the operators of the eager definition if a gradient may be wanted.
 
-    The gradient is right whatever the body does. It is wanted if an operand requires grad; the region is
-    not kept in such a capture. It may be if nothing records the call: only the body knows what it uses.
+    The gradient is right whatever the body does. It is wanted if an operand requires grad; the
+    region is not kept in such a capture. It may be if nothing records the call: only the body knows
+    what it uses.
     """
     if _is_unrecorded(operator) or any(map(_has_gradient, tree_leaves(args))):
         return operator.definition.eager(*args, **kwargs)
@@ -253,4 +254,3 @@ def _refuse_changes(operator: Operator, before: Sequence[Any], after: Sequence[A
                 stage=operator.name(),
                 location=current_location(),
             )
-

@@ -1,8 +1,9 @@
 """The tracer as torch's own higher-order operators expect one.
 
-torch registers, for `cond`, `map` and its other higher-order operators, a rule for its own tracer. The rule traces the
-bodies, asks the tracer for proxies and attributes, and adds a call. What is here answers those questions from a
-:class:`~hopyard.tracing.Tracer`, so that the rule runs unchanged and everything it records is ours.
+torch registers, for `cond`, `map` and its other higher-order operators, a rule for its own tracer.
+The rule traces the bodies, asks the tracer for proxies and attributes, and adds a call. What is
+here answers those questions from a :class:`~hopyard.tracing.Tracer`, so that the rule runs
+unchanged and everything it records is ours.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class TorchTracer(FxTracer):
     """
 
     def __init__(self, capture: Tracer) -> None:
-        super().__init__(autowrap_modules=())
+        super().__init__(autowrap_modules=())  # type: ignore[arg-type]
         self.capture = capture
         self.graph = capture.recorder.graph
         self.root = capture.recorder.root

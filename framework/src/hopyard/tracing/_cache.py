@@ -1,18 +1,20 @@
 """Operators that a trace has seen before, on operands of the same kind.
 
-What a fake operator returns is a function of the operator, of its operands' metadata and other arguments, and
-of state that operators can see. All of that is the key:
+What a fake operator returns is a function of the operator, of its operands' metadata and other
+arguments, and of state that operators can see. All of that is the key:
 
 - the operator; a kernel registered or a Python rule added meanwhile changes the key as well
-- for a tensor: its interned metadata, compared with the tensor at each use, and whether it requires grad
+- for a tensor: its interned metadata, compared with the tensor at each use, and whether it
+  requires grad
 - for any other argument: its type and its value, so that 1, 1.0 and True differ
 - for lists, tuples and keywords: their kind, length and names
-- the default dtype, the grad and inference modes, deterministic algorithms, autocast, and the thread's
-  included and excluded dispatch keys
+- the default dtype, the grad and inference modes, deterministic algorithms, autocast, and the
+  thread's included and excluded dispatch keys
 
-Not remembered are operators whose result depends on data, or that change size or stride of an operand; random
-ones are, since fake values have no data. Tensors with a known constant, with symbolic sizes, of other layouts and
-of subclasses take the long way each time. A cache lives as long as a trace, and serves one decomposition table.
+Not remembered are operators whose result depends on data, or that change size or stride of an
+operand; random ones are, since fake values have no data. Tensors with a known constant, with
+symbolic sizes, of other layouts and of subclasses take the long way each time. A cache lives as
+long as a trace, and serves one decomposition table.
 """
 
 from __future__ import annotations
@@ -186,8 +188,8 @@ class FakeCalls:
 class RealCalls:
     """Operators on real tensors that are recorded as they are: no constant, no decomposition.
 
-    Their results are computed, not remembered; what is saved is finding out that they are plain. That
-    depends on the operator, on the registered kernels and on the devices of its operands.
+    Their results are computed, not remembered; what is saved is finding out that they are plain.
+    That depends on the operator, on the registered kernels and on the devices of its operands.
 
     Attributes:
         hits: Number of calls that were known to be plain.
@@ -303,4 +305,3 @@ def _is_predictable(func: OpOverload) -> bool:
         # Such an operand may be resized to fit, which a recipe would not do.
         return False
     return not any(tag in func.tags for tag in _UNPREDICTABLE)
-

@@ -1,4 +1,6 @@
-"""What is removed from a graph when a trace ends: symbolic computations nobody needs, or that stand twice."""
+"""What is removed from a graph when a trace ends: symbolic computations nobody needs, or that stand
+twice.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ from ._symbols import SYMBOLIC
 def remove_unused_symbols(graph: Graph) -> None:
     """Remove symbolic numbers that nothing uses.
 
-    Only what computes numbers from numbers, or reads a size, can go. Reading a value (`.item()`) stays, used
-    or not: it fails on tensors of several elements, and it may bind a symbol.
+    Only what computes numbers from numbers, or reads a size, can go. Reading a value (`.item()`)
+    stays, used or not: it fails on tensors of several elements, and it may bind a symbol.
     """
     graph.eliminate_dead_code(_must_stay)
 
@@ -22,7 +24,8 @@ def remove_unused_symbols(graph: Graph) -> None:
 def merge_symbols(graph: Graph) -> None:
     """Let one node stand for each symbolic expression that inputs alone determine.
 
-    Others are left alone: merging them could make a forward part of a graph depend on a backward part.
+    Others are left alone: merging them could make a forward part of a graph depend on a backward
+    part.
     """
     determined: set[Node] = set()
     first: dict[Any, Node] = {}

@@ -1,9 +1,9 @@
 """Values that are known while tracing.
 
-`torch.tensor(3)` inside a program makes a constant. If it has one element, its value is carried along, so that
-`.item()` on it, or on what is computed from such constants alone, returns a number instead of failing. Random
-operators and factories do not make constants; neither does anything larger than one element, which could be
-costly to compute.
+`torch.tensor(3)` inside a program makes a constant. If it has one element, its value is carried
+along, so that `.item()` on it, or on what is computed from such constants alone, returns a number
+instead of failing. Random operators and factories do not make constants; neither does anything
+larger than one element, which could be costly to compute.
 """
 
 from __future__ import annotations

@@ -14,9 +14,8 @@ from .._torch.dispatch import (
     preserve_dispatch_keys,
     use_meta_kernels,
 )
-from .._torch.fake import FakeTensor, FakeTensorMode, forbid_data_access
+from .._torch.fake import FakeTensor, FakeTensorMode, forbid_data_access, make_subclass
 
-_make_subclass: Final = Tensor._make_subclass
 _empty_strided: Final = torch.empty_strided
 _as_strided: Final = torch.ops.aten.as_strided.default
 
@@ -24,9 +23,9 @@ _as_strided: Final = torch.ops.aten.as_strided.default
 class FakeFactory:
     """Makes fake tensors of one fake mode.
 
-    A fake tensor is a tensor on the meta device under a Python class with some attributes. Making one that
-    way takes two to five microseconds; operators on fake tensors take a hundred and more. The attributes
-    are those that the mode's own tensors have.
+    A fake tensor is a tensor on the meta device under a Python class with some attributes. Making
+    one that way takes two to five microseconds; operators on fake tensors take a hundred and more.
+    The attributes are those that the mode's own tensors have.
     """
 
     def __init__(self, fake_mode: FakeTensorMode) -> None:
@@ -52,9 +51,9 @@ class FakeFactory:
     def leaf(self, tensor: Tensor) -> Tensor | None:
         """Return the fake tensor of a real one, or None if only the fake mode itself can tell.
 
-        A plain dense leaf that fills a storage which the mode has not seen needs none of the mode's care for
-        views, subclasses and gradients. The mode is told about the result, so that it gives the same fake
-        to the same tensor later and keeps aliases together.
+        A plain dense leaf that fills a storage which the mode has not seen needs none of the mode's
+        care for views, subclasses and gradients. The mode is told about the result, so that it
+        gives the same fake to the same tensor later and keeps aliases together.
         """
         if type(tensor) not in (Tensor, Parameter) or not _is_plain_leaf(tensor):
             return None
@@ -103,16 +102,16 @@ class FakeFactory:
     def snapshot(self, tensor: Tensor, device: torch.device) -> Tensor:
         """Return a fake tensor that looks as the fake tensor `tensor` does now.
 
-        It shares the storage and has no autograd history. Later in-place changes of size or stride do not
-        reach it.
+        It shares the storage and has no autograd history. Later in-place changes of size or stride
+        do not reach it.
         """
         with disable_torch_dispatch():
             return self._wrap(tensor, device)
 
     def _wrap(
         self, element: Tensor, device: torch.device, requires_grad: bool = False
-    ) -> Tensor:
-        fake: Tensor = _make_subclass(
+    ) -> FakeTensor:
+        fake: FakeTensor = make_subclass(
             FakeTensor, element, requires_grad, dispatch_device=True, device_for_backend_keys=device
         )
         if self._protected:

@@ -14,9 +14,7 @@ from ._fakes import FakeFactory
 from ._techniques import Techniques
 
 
-def fake_mode_for(
-    values: Iterable[Any], *, allow_non_fake_inputs: bool = False
-) -> FakeTensorMode:
+def fake_mode_for(values: Iterable[Any], *, allow_non_fake_inputs: bool = False) -> FakeTensorMode:
     """Return the fake mode that is active or that `values` belong to, or a new one.
 
     In a new one, inputs have static sizes, and what depends on data gets a symbol.

@@ -10,8 +10,9 @@ from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 
 import torch
-from hopyard_hookspecs import SourceLocation
 from torch.fx import Node
+
+from hopyard_hookspecs import SourceLocation
 
 _TORCH = str(Path(torch.__file__).parent)
 _HOPYARD = str(Path(__file__).parents[1])
@@ -40,8 +41,8 @@ def node_location(node: Node) -> SourceLocation | None:
 class StackTraces:
     """Writes the frames of the captured function as text, outermost first.
 
-    A formatted frame is kept by code object and line, since most nodes of a model share most frames. The
-    code object is part of the key, so that its identity cannot pass to another one.
+    A formatted frame is kept by code object and line, since most nodes of a model share most
+    frames. The code object is part of the key, so that its identity cannot pass to another one.
 
     Args:
         entry: The function that starts the capture; its own callers are left out.
@@ -104,4 +105,3 @@ def _is_users(code: CodeType) -> bool:
     # Plugins run inside captures as well; first-party ones are told by the name of their package.
     ours = file.startswith((_TORCH, _HOPYARD, "<")) or "/hopyard_" in file
     return not (ours or file.endswith("/contextlib.py"))
-

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hopyard_hookspecs import TracingMode as TracingModeName
 from torch.fx import GraphModule
 from torch.nn import Module
+
+from hopyard_hookspecs import TracingMode as TracingModeName
 
 from .._torch.graphs import PyTreeCodeGen, PyTreeInfo
 from .._torch.pytree import TreeSpec, tree_flatten, tree_unflatten
@@ -90,7 +91,7 @@ def trace_function(
         output_spec.append(flat_spec)
         return flat
 
-    graph_module = tracer.trace(
+    graph_module: GraphModule = tracer.trace(
         run,
         values,
         _placeholders(function, names, args),

@@ -13,7 +13,8 @@ from .._torch.graphs import TensorMetadata, extract_tensor_metadata
 class Metadata:
     """Size, stride, type, device and storage size of plain dense tensors.
 
-    Two tensors that look the same share one object, so that a look-up by metadata hashes an identity.
+    Two tensors that look the same share one object, so that a look-up by metadata hashes an
+    identity.
 
     Attributes:
         shape: Size of each dimension.
@@ -79,8 +80,8 @@ class MetadataTable:
     def of(self, tensor: Tensor) -> Metadata | None:
         """Return the metadata of a plain dense tensor, or None for any other kind.
 
-        Sparse, quantized, conjugated, negated, nested and zero tensors, and those with symbolic sizes,
-        have state that sizes and strides do not tell.
+        Sparse, quantized, conjugated, negated, nested and zero tensors, and those with symbolic
+        sizes, have state that sizes and strides do not tell.
         """
         if tensor.layout is not torch.strided or tensor.is_quantized:
             return None

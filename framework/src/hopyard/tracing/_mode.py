@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import operator
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -46,17 +45,20 @@ _SIZE_QUERIES = (aten.size.default, aten.stride.default, aten.storage_offset.def
 
 
 REFUSALS = (CaptureError, DataDependentOutputException, DynamicOutputShapeException)
-"""What only a capture raises. A program that catches it took a path that it would not take by itself."""
+"""What only a capture raises. A program that catches it took a path that it would not take by
+itself.
+"""
 
 
 class TracingMode(ProxyTorchDispatchMode):
     """Records operators in the order in which they are dispatched.
 
-    It sits in torch's proxy slot, below autograd and functorch and above fake tensors, where torch and its
-    higher-order operators look for an active tracer. It derives from torch's mode only to pass their type
-    checks: every method is its own.
+    It sits in torch's proxy slot, below autograd and functorch and above fake tensors, where torch
+    and its higher-order operators look for an active tracer. It derives from torch's mode only to
+    pass their type checks: every method is its own.
 
     Attributes:
+        tracer: The tracer in the form that torch's rules for its own operators ask for.
         decomposition_table: Operators that are recorded as what they decompose into.
     """
 
@@ -66,6 +68,7 @@ class TracingMode(ProxyTorchDispatchMode):
         TorchDispatchMode.__init__(self)
         self._mode_key = PROXY_SLOT
         self._capture = tracer
+        self.tracer: Any = TorchTracer(tracer)
         self.decomposition_table = decomposition_table
         self.pre_dispatch = False
         self.emulate_precision_casts = False
@@ -75,19 +78,10 @@ class TracingMode(ProxyTorchDispatchMode):
         self.calls = tracer.new_calls()
         self._displaced: list[TorchDispatchMode | None] = []
 
-    @functools.cached_property
-    def tracer(self) -> Any:
-        """The tracer in the form that torch's rules for its own operators ask for."""
-        return TorchTracer(self._capture)
-
-    @property
-    def enable_tracing(self) -> bool:
-        """True: a mode that is active traces."""
-        return True
-
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # A capture as a whole runs outside Dynamo; torch's wrapper for each operator costs more than a dispatch.
+        # A capture as a whole runs outside Dynamo; torch's wrapper for each operator costs more
+        # than a dispatch.
         return False
 
     @classmethod
@@ -132,7 +126,8 @@ class TracingMode(ProxyTorchDispatchMode):
     ) -> Any:
         """Record an operation on symbolic numbers; called by torch with the mode suspended."""
         if func is operator.mul:
-            # Sizes are multiplied by one all the time. Comparing a symbol with one would make a guard.
+            # Sizes are multiplied by one all the time. Comparing a symbol with one would make a
+            # guard.
             left, right = args
             if type(right) is int and right == 1:
                 return left
@@ -209,8 +204,9 @@ class TracingMode(ProxyTorchDispatchMode):
         call: Call | None,
     ) -> Any:
         if func is aten.lift_fresh.default:
-            # The tensor made by torch.tensor() becomes an attribute of the graph module. Were it returned as
-            # it is, an in-place operation on it would change the attribute from one run to the next.
+            # The tensor made by torch.tensor() becomes an attribute of the graph module. Were it
+            # returned as it is, an in-place operation on it would change the attribute from one run
+            # to the next.
             func = aten.lift_fresh_copy.default
         if func._schema.is_mutable and self._capture.options.fake_mode is not None:
             _refuse_real_writes(func, args, kwargs)
@@ -226,7 +222,9 @@ class TracingMode(ProxyTorchDispatchMode):
         return output
 
     def _run(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run an operator; symbolic numbers that it computes on the way enter the graph only if used."""
+        """Run an operator; symbolic numbers that it computes on the way enter the graph only if
+        used.
+        """
         lazy = self._capture.enable_thunkify
         self._capture.enable_thunkify = True
         try:
@@ -241,7 +239,9 @@ class TracingMode(ProxyTorchDispatchMode):
             return (tensor != 0).item()
 
     def _is_known(self, tensor: Tensor) -> bool:
-        return type(tensor) in _PLAIN_TENSORS or self._capture.recorder.slots.get(tensor) is not None
+        return (
+            type(tensor) in _PLAIN_TENSORS or self._capture.recorder.slots.get(tensor) is not None
+        )
 
 
 def _refuse_reading(func: OpOverload, leaves: list[Any]) -> None:
@@ -257,10 +257,10 @@ def _refuse_reading(func: OpOverload, leaves: list[Any]) -> None:
     )
 
 
-def _refuse_real_writes(
-    func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
-    """Refuse to write to a tensor that is not fake: it belongs to the user, and would really change."""
+def _refuse_real_writes(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse to write to a tensor that is not fake: it belongs to the user, and would really
+    change.
+    """
     names = [argument.name for argument in func._schema.arguments]
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     for argument in func._schema.arguments:
@@ -269,7 +269,7 @@ def _refuse_real_writes(
         if written and isinstance(value, Tensor) and not isinstance(value, FakeTensor):
             raise UnsupportedError(
                 f"{func} changes a tensor that the program closes over",
-                hint="pass the tensor as an input, or register it as a buffer of the captured module",
+                hint="pass the tensor as an input, or register it as a buffer of the module",
                 stage="capture",
                 location=current_location(),
             )

@@ -12,8 +12,8 @@ from torch.fx.immutable_collections import immutable_dict
 class NodeWriter:
     """Appends calls to a graph.
 
-    The graph's `create_node` walks through all arguments; whoever calls this has just made them. Names come
-    from the graph's own namespace, so both ways may be mixed freely.
+    The graph's `create_node` walks through all arguments; whoever calls this has just made them.
+    Names come from the graph's own namespace, so both ways may be mixed freely.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -25,7 +25,7 @@ class NodeWriter:
         self._used = graph._graph_namespace._used_names
         self._counts = graph._graph_namespace._base_count
         self._numbered: set[str] = set()
-        self._no_keywords = immutable_dict()
+        self._no_keywords: dict[str, Any] = immutable_dict()
 
     def call(
         self,

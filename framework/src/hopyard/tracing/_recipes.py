@@ -94,7 +94,9 @@ class Several:
 
     __slots__ = ("kind", "recipes")
 
-    def __init__(self, kind: type[list[Any]] | type[tuple[Any, ...]], recipes: Sequence[Recipe]) -> None:
+    def __init__(
+        self, kind: type[list[Any]] | type[tuple[Any, ...]], recipes: Sequence[Recipe]
+    ) -> None:
         self.kind = kind
         self.recipes = tuple(recipes)
 
@@ -113,8 +115,8 @@ class Several:
 def recipe_for(output: Any, operands: Sequence[Tensor], recorder: Recorder) -> Recipe | None:
     """Return how to make `output` again, or None if operands of the same kind might not tell.
 
-    An output that shares its storage with several operands, or is several operands at once, is such a case:
-    which of them it will be next time cannot be known.
+    An output that shares its storage with several operands, or is several operands at once, is such
+    a case: which of them it will be next time cannot be known.
     """
     if output is None:
         return Nothing()

@@ -20,7 +20,7 @@ from ._locations import StackTraces
 from ._metadata import Metadata
 from ._nodes import NodeWriter
 from ._slots import Slot, TensorSlots
-from ._symbols import SYMBOLIC, Deferred, SymbolTracker
+from ._symbols import Deferred, SymbolTracker, is_symbolic
 from ._values import ValueRecorder
 
 _ATOMS = (
@@ -43,12 +43,10 @@ class Recorder:
 
     Attributes:
         graph: The graph so far.
-        root: The module that owns what `get_attr` nodes read: tensor constants and bodies of regions.
-        slots: Which node stands for which tensor.
-        values: Writes node metadata.
-        nodes: Appends nodes.
-        symbols: Which node stands for which symbolic number.
-        stack_traces: Writes the source lines of calls; None if they are not wanted.
+        root: The module that owns what `get_attr` nodes read: tensor constants and bodies of
+        regions. slots: Which node stands for which tensor. values: Writes node metadata. nodes:
+        Appends nodes. symbols: Which node stands for which symbolic number. stack_traces: Writes
+        the source lines of calls; None if they are not wanted.
     """
 
     def __init__(
@@ -105,10 +103,12 @@ class Recorder:
         return getitem
 
     def track(self, value: Any, node: Node, constant: Any = None) -> None:
-        """Let `node` stand for `value` from now on; the items of a container get nodes of their own."""
+        """Let `node` stand for `value` from now on; the items of a container get nodes of their
+        own.
+        """
         if isinstance(value, Tensor):
             self.slots.set(value, self._slot(value, node, constant))
-        elif isinstance(value, SYMBOLIC):
+        elif is_symbolic(value):
             self.values.annotate(node, value)
             self.symbols.track(value, Deferred.made(node))
         elif isinstance(value, (list, tuple, dict)):
@@ -149,7 +149,7 @@ class Recorder:
             return self._attribute(value) if slot is None else slot.node
         if isinstance(value, _ATOMS):
             return value
-        if isinstance(value, SYMBOLIC):
+        if is_symbolic(value):
             return self.symbols.lower(value)
         if isinstance(value, tuple):
             items = tuple([self.lower(item) for item in value])

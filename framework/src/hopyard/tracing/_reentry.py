@@ -1,7 +1,8 @@
 """How torch's higher-order operators find the tracer when they trace their bodies.
 
-torch keeps the active tracer in one variable for all threads. While any capture of ours runs, that variable holds a
-forwarder that looks the tracer up for the calling thread, so that captures on several threads do not meet.
+torch keeps the active tracer in one variable for all threads. While any capture of ours runs, that
+variable holds a forwarder that looks the tracer up for the calling thread, so that captures on
+several threads do not meet.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Forwarder:
 
     @property
     def fake_tensor_mode(self) -> FakeTensorMode | None:
-        """The capture's fake mode; None in a real capture, and on a thread that captures nothing."""
+        """The capture's fake mode; None in a real capture and on a thread without one."""
         tracer = _active.tracer
         return None if tracer is None else tracer.options.fake_mode
 

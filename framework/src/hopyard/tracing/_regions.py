@@ -24,8 +24,8 @@ class Region(NamedTuple):
 def lift_captured(graph_module: GraphModule, is_captured: Callable[[Tensor], bool]) -> Region:
     """Turn constants of a body that belong to the enclosing capture into inputs, in order of use.
 
-    A constant that stayed in the body would be the example value: right for the example, wrong for every
-    other input.
+    A constant that stayed in the body would be the example value: right for the example, wrong for
+    every other input.
     """
     graph = graph_module.graph
     captured: dict[int, tuple[Tensor, Node]] = {}
@@ -46,7 +46,7 @@ def lift_captured(graph_module: GraphModule, is_captured: Callable[[Tensor], boo
 
 
 def drop_unused_attributes(graph_module: GraphModule) -> None:
-    """Delete the module's own tensors that no `get_attr` node reads; saving would trip over them."""
+    """Delete the module's own tensors that no `get_attr` node reads; a file could not hold them."""
     used = {str(node.target) for node in graph_module.graph.find_nodes(op="get_attr")}
     own = [*graph_module._parameters, *graph_module._buffers]
     own += [name for name, value in vars(graph_module).items() if isinstance(value, Tensor)]

@@ -33,10 +33,10 @@ class Slot:
 class TensorSlots:
     """The slots of one tracer, kept on the tensors themselves.
 
-    An attribute on the tensor costs a twentieth of a weak dictionary. Its name is unique to the tracer, so
-    that nested captures and captures on other threads do not see each other's slots, and it is removed from
-    every surviving tensor when the capture ends. On fake tensors that a capture made, an empty slot may stay; it
-    refers to nothing.
+    An attribute on the tensor costs a twentieth of a weak dictionary. Its name is unique to the
+    tracer, so that nested captures and captures on other threads do not see each other's slots, and
+    it is removed from every surviving tensor when the capture ends. On fake tensors that a capture
+    made, an empty slot may stay; it refers to nothing.
 
     Attributes:
         attribute: The name of the attribute.
@@ -67,7 +67,7 @@ class TensorSlots:
         tensor.__dict__[self.attribute] = slot
 
     def clear(self) -> None:
-        """Remove the slots from all tensors that are still alive, and empty those of fake tensors."""
+        """Remove the slots from tensors that are still alive, and empty those of fakes."""
         for slot in self._slots:
             del slot.node, slot.constant, slot.metadata
         self._slots.clear()

@@ -1,7 +1,7 @@
 """Which node stands for which symbolic number.
 
-A symbol's first node is never replaced: all nodes that compute a symbol are equivalent, and the first depends on
-the least. Nodes for sizes and strides are made when something uses them.
+A symbol's first node is never replaced: all nodes that compute a symbol are equivalent, and the
+first depends on the least. Nodes for sizes and strides are made when something uses them.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
-import sympy
+import sympy  # type: ignore[import-untyped]
 import torch
 from torch import SymBool, SymFloat, SymInt, Tensor
 from torch.fx import Graph, Node
@@ -23,6 +23,11 @@ Symbolic = SymInt | SymFloat | SymBool
 SYMBOLIC: tuple[type, ...] = (SymInt, SymFloat, SymBool)
 
 aten = torch.ops.aten
+
+
+def is_symbolic(value: object) -> TypeGuard[Symbolic]:
+    """Say whether `value` is a symbolic number."""
+    return isinstance(value, SYMBOLIC)
 
 
 class Deferred:
@@ -88,7 +93,7 @@ class SymbolTracker:
 
         A result that is a plain number needs no record: it is known whatever the symbols are.
         """
-        if not isinstance(result, SYMBOLIC):
+        if not is_symbolic(result):
             return
         deferred = Deferred(lambda: self._compute(function, args, result))
         if not lazily:
@@ -99,14 +104,15 @@ class SymbolTracker:
         """Return what stands for `value` in a node's arguments: a number if it is one.
 
         Raises:
-            UnsupportedError: It was computed where the tracer could not see it, from symbols that no input
-                has.
+            UnsupportedError: It was computed where the tracer could not see it, from symbols that
+                no input has.
         """
         if value.node.constant is not None:
             constant: int | float | bool = value.node.constant
             return constant
         if value.node.expr.is_number:
-            return _NUMBERS[type(value)](value.node.expr)
+            number: int | float | bool = _NUMBERS[type(value)](value.node.expr)
+            return number
         return self._find(value).force()
 
     def _track_query(self, value: Any, query: Callable[..., Any], args: tuple[Any, ...]) -> None:
@@ -115,10 +121,12 @@ class SymbolTracker:
 
     def knows(self, value: object) -> bool:
         """Say whether `value` itself is tracked."""
-        return isinstance(value, SYMBOLIC) and value.node in self._nodes  # type: ignore[attr-defined]
+        return is_symbolic(value) and value.node in self._nodes
 
     def find(self, value: Symbolic) -> Deferred | None:
-        """Return what stands for `value`, made from tracked symbols if need be; None if one is missing."""
+        """Return what stands for `value`, made from tracked symbols if need be; None if one is
+        missing.
+        """
         found = self._nodes.get(value.node)
         if found is not None:
             return found
@@ -167,7 +175,7 @@ class SymbolTracker:
         return self._call(function, tuple(self._lowered(argument) for argument in args), result)
 
     def _lowered(self, argument: Any) -> Any:
-        if isinstance(argument, SYMBOLIC):
+        if is_symbolic(argument):
             return self._find(argument).force()
         if isinstance(argument, (list, tuple)):
             return tuple(self._lowered(item) for item in argument)

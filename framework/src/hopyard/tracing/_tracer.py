@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from hopyard_hookspecs import TracingMode as TracingModeName
 from torch import Tensor
 from torch.fx import GraphModule, Node
+
+from hopyard_hookspecs import TracingMode as TracingModeName
 
 from .._torch.dispatch import HigherOrderOperator
 from .._torch.fake import (
@@ -75,8 +76,8 @@ class TracingOptions:
 class Tracer:
     """Captures one function.
 
-    A tracer is used once. Regions inside the function are captured by tracers of their own, which share
-    the fake mode and the options.
+    A tracer is used once. Regions inside the function are captured by tracers of their own, which
+    share the fake mode and the options.
 
     Attributes:
         recorder: The graph under construction.
@@ -96,7 +97,7 @@ class Tracer:
         self._mode = TracingMode(self, options.decompositions)
 
     def new_calls(self) -> FakeCalls | RealCalls | None:
-        """Return an empty memory of operator calls, for one decomposition table; None without one."""
+        """Return an empty memory of calls, for one decomposition table; None if switched off."""
         if not self.options.techniques.memory:
             return None
         if self.options.fake_mode is not None:
@@ -114,7 +115,7 @@ class Tracer:
         """The module that owns what the graph's `get_attr` nodes read."""
         return self.recorder.root
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def trace(
         self,
         function: Callable[..., Any],
@@ -183,13 +184,11 @@ class Tracer:
             return Tracer(self.options, self)
         return Tracer(dataclasses.replace(self.options, decompositions=decompositions), self)
 
-    def trace_region(
-        self, body: Callable[..., Any], operands: Sequence[Any], name: str
-    ) -> Region:
+    def trace_region(self, body: Callable[..., Any], operands: Sequence[Any], name: str) -> Region:
         """Capture the body of a higher-order operator.
 
-        A tensor that the body uses and that this tracer knows becomes an input of the region; anything
-        else that it uses becomes a constant of the region.
+        A tensor that the body uses and that this tracer knows becomes an input of the region;
+        anything else that it uses becomes a constant of the region.
         """
         inner = self.subtracer()
         placeholders = [Placeholder(f"arg{index}") for index in range(len(operands))]
@@ -197,7 +196,11 @@ class Tracer:
         return lift_captured(graph_module, self._is_captured)
 
     def record_call(
-        self, operator: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], name: str
+        self,
+        operator: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        name: str,
     ) -> Node:
         """Add a call to the graph without running it."""
         return self.recorder.call(operator, args, kwargs, name)
@@ -212,7 +215,8 @@ class Tracer:
         if self.recorder.slots.get(value) is not None:
             refuse_lost_gradient(value)
             return True
-        # What only a capture further out knows becomes a constant of this graph, which is then lifted there.
+        # What only a capture further out knows becomes a constant of this graph, which is then
+        # lifted there.
         return self._outer is not None and self._outer._is_captured(value)
 
     @contextmanager
@@ -234,7 +238,7 @@ class Tracer:
         explained: CaptureError
         if isinstance(error, (DataDependentOutputException, DynamicOutputShapeException)):
             explained = DataDependentError(
-                f"{error.func} depends on the values of a tensor, which a fake capture does not have",
+                f"{error.func} depends on the values of a tensor, which a fake capture lacks",
                 hint="keep the value in a tensor, or compute it outside the captured function",
                 stage="capture",
                 location=location,
@@ -300,4 +304,3 @@ def _autocast_cache_disabled() -> Generator[None, None, None]:
         yield
     finally:
         torch.set_autocast_cache_enabled(enabled)
-

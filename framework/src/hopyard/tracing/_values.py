@@ -19,8 +19,8 @@ from ._metadata import Metadata, MetadataTable
 class ValueRecorder:
     """Writes `meta["val"]` and `meta["tensor_meta"]`.
 
-    `val` is a fake tensor without autograd history: a detached alias of a fake value, or a new fake tensor
-    of a real value's size and stride. One fake mode serves a whole trace.
+    `val` is a fake tensor without autograd history: a detached alias of a fake value, or a new fake
+    tensor of a real value's size and stride. One fake mode serves a whole trace.
 
     Attributes:
         metadata: The metadata seen so far.
@@ -63,8 +63,8 @@ class ValueRecorder:
     def annotate_operands(self, node: Node) -> None:
         """Keep the values of a call's operands on its node.
 
-        Compilers may change strides, and an operator that asks for exact ones needs to know what it was
-        called with.
+        Compilers may change strides, and an operator that asks for exact ones needs to know what it
+        was called with.
         """
 
         def value_of(argument: Any) -> Any:
