@@ -11,11 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.fx import Graph, GraphModule, Node
+from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
+from torch.fx.passes.operator_support import OperatorSupportBase
 from torch.nn import Module
 from torch.testing import assert_close
 
 from hopyard import make_fx
-from hopyard._torch.graphs import CapabilityBasedPartitioner, OperatorSupportBase
 from hopyard.errors import UsageError
 from hopyard.partitioning import (
     Call,

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
 
 from hopyard import _torch as door
 from hopyard._torch import compiler, dispatch, fake, graphs, proxies, pytree, symbolic
@@ -111,12 +112,6 @@ def _modes() -> None:
         torch.ones(1)
     assert [len(mode.operators) for mode in (outer, slotted, inner)] == [1, 1, 1]
     assert dispatch.dispatch_mode_count() == 0
-
-
-@check("dispatch.disable_infra_mode")
-def _disabling() -> None:
-    # It is a generator and no context manager: whoever wants one takes proxies.suspend_tracing.
-    assert not hasattr(dispatch.disable_infra_mode(dispatch.PROXY_SLOT), "__enter__")
 
 
 @check("dispatch.function_mode_stack")
@@ -353,25 +348,6 @@ def chain() -> fx.GraphModule:
     return fx.symbolic_trace(Chain())
 
 
-@check(
-    "graphs.CapabilityBasedPartitioner", "graphs.OperatorSupportBase", "graphs.fuse_by_partitions"
-)
-def _partitions() -> None:
-    class Supports(graphs.OperatorSupportBase):
-        def is_node_supported(self, submodules: Any, node: fx.Node) -> bool:
-            return node.target in (torch.sin, torch.cos)
-
-    graph_module = chain()
-    partitioner = graphs.CapabilityBasedPartitioner(graph_module, Supports())
-    (partition,) = partitioner.propose_partitions()
-    nodes = list(partition.nodes)
-    assert {node.target for node in nodes} == {torch.sin, torch.cos}
-    fused = graphs.fuse_by_partitions(graph_module, [dict.fromkeys(nodes)])
-    (call,) = [node for node in fused.graph.nodes if node.op == "call_module"]
-    assert isinstance(fused.get_submodule(call.target), fx.GraphModule)
-    assert fused(torch.ones(1)).equal(torch.ones(1).sin().cos().tan())
-
-
 @check("graphs.LazyGraphModule", "graphs.make_graph_module")
 def _graph_modules() -> None:
     traced = chain()
@@ -547,3 +523,72 @@ def _graph_break() -> None:
     with pytest.raises(compiler.GraphBreak) as raised:
         torch.compile(function, backend="eager", fullgraph=True)(torch.ones(1))
     assert raised.value.real_stack[-1].filename == __file__
+
+
+@check("dispatch.layout_constraint")
+def _strides() -> None:
+    exact = torch.Tag.needs_exact_strides
+    assert dispatch.layout_constraint(torch.ops.aten._scaled_mm.default) == exact
+    assert dispatch.layout_constraint(torch.ops.aten.add.Tensor) != exact
+
+
+@check("fake.make_subclass")
+def _subclass() -> None:
+    class Mine(Tensor):
+        pass
+
+    plain = torch.ones(2)
+    mine = fake.make_subclass(Mine, plain)
+    assert type(mine) is Mine
+    assert mine.untyped_storage()._cdata == plain.untyped_storage()._cdata
+
+
+@check("proxies.active_tracer", "proxies.set_active_tracer")
+def _active_tracer() -> None:
+    assert proxies.active_tracer() is None
+    seen = []
+
+    def function(x: Tensor) -> Tensor:
+        seen.append(proxies.active_tracer())
+        return x + 1
+
+    torch_make_fx(function)(torch.ones(2))
+    assert hasattr(seen[0], "trace_subgraph")
+    proxies.set_active_tracer(seen[0])
+    try:
+        assert proxies.active_tracer() is seen[0]
+    finally:
+        proxies.set_active_tracer(None)
+
+
+@check(
+    "symbolic.ShapeEnv",
+    "symbolic.SymNode",
+    "symbolic.GuardOnDataDependentSymNode",
+    "symbolic.compute_unbacked_bindings",
+)
+def _unbacked() -> None:
+    environment = symbolic.ShapeEnv()
+    size = environment.create_unbacked_symint()
+    assert isinstance(size.node, symbolic.SymNode)
+    assert environment.pending_fresh_unbacked_symbols
+    bindings = symbolic.compute_unbacked_bindings(environment, size)
+    assert list(bindings or {}) == [size.node.expr]
+    assert not environment.pending_fresh_unbacked_symbols
+    with pytest.raises(symbolic.GuardOnDataDependentSymNode):
+        bool(size == 4)
+
+
+@check("symbolic.is_accessor_node")
+def _accessor() -> None:
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    assert symbolic.is_accessor_node(graph.call_function(torch.ops.aten.sym_size.int, (x, 0)))
+    assert not symbolic.is_accessor_node(graph.call_function(torch.ops.aten.item.default, (x,)))
+
+
+@check("symbolic.expression_handlers")
+def _handlers() -> None:
+    import sympy
+
+    assert symbolic.expression_handlers()[sympy.Mul] == "mul"

@@ -23,7 +23,6 @@ from torch._ops import _higher_order_ops as higher_order_operators
 from torch.library import _impls as registered_kernels
 from torch.overrides import _get_current_function_mode_stack as function_mode_stack
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
-from torch.utils._python_dispatch import _disable_infra_mode as disable_infra_mode
 from torch.utils._python_dispatch import _get_current_dispatch_mode as current_dispatch_mode
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack as dispatch_mode_stack
 from torch.utils._python_dispatch import _push_mode as push_mode
@@ -50,7 +49,6 @@ __all__ = [
     "below_autograd",
     "current_dispatch_mode",
     "current_transform",
-    "disable_infra_mode",
     "disable_torch_dispatch",
     "dispatch_mode_count",
     "dispatch_mode_stack",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor as _Tensor
 from torch._C import _set_throw_on_mutable_data_ptr as forbid_data_access
 from torch._guards import detect_fake_mode as detect_fake_mode
 from torch._subclasses.fake_impls import fast_detach as fast_detach
@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import (
 from torch._subclasses.fake_tensor import is_fake as is_fake
 from torch._subclasses.fake_tensor import unset_fake_temporarily as unset_fake_temporarily
 
-make_subclass = Tensor._make_subclass
+make_subclass = _Tensor._make_subclass
 """Gives a tensor another Python class; the result shares its storage."""
 
 __all__ = [
