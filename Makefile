@@ -13,12 +13,12 @@ SOURCES  := $(addsuffix /src,$(PROJECTS)) $(wildcard docs/examples/*/src)
 BENCHES  := $(patsubst tests/bench/bench_%.py,bench-%,$(wildcard tests/bench/bench_*.py))
 
 BUILD_TOOLS := hatchling editables
-TOOLS       := pytest hypothesis ruff mypy sphinx myst-parser furo towncrier
+TOOLS       := pytest hypothesis ruff mypy sphinx myst-parser furo towncrier expecttest
 MODELS      := transformers
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint lint-format lint-style lint-types lint-layers format docs bench clean $(BENCHES)
+.PHONY: help demo test lint lint-format lint-style lint-types lint-layers format docs sweep bench clean $(BENCHES)
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +50,12 @@ format: $(VENV)/.base ## Format the code and apply the safe fixes.
 docs: $(VENV)/.base ## Build the documentation into docs/_build/html; a warning is an error.
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+sweep: $(VENV)/.base ## Compare captures with torch's: operators, models, faults, threads, random programs.
+	$(BIN)/python tests/sweep/sweep_operators.py
+	$(BIN)/python tests/sweep/sweep_models.py
+	$(BIN)/python tests/sweep/sweep_robustness.py
+	$(BIN)/python tests/property/run_programs.py --count 20000
 
 bench: $(BENCHES) ## Run the benchmarks; results are kept as JSON in tests/bench/results.
 

@@ -23,7 +23,8 @@ class PassResult:
 
     Attributes:
         graph_module: The transformed graph; a pass may return the one it was given, changed in
-        place. modified: Whether anything changed.
+            place.
+        modified: Whether anything changed.
     """
 
     graph_module: GraphModule

@@ -44,9 +44,12 @@ class Recorder:
     Attributes:
         graph: The graph so far.
         root: The module that owns what `get_attr` nodes read: tensor constants and bodies of
-        regions. slots: Which node stands for which tensor. values: Writes node metadata. nodes:
-        Appends nodes. symbols: Which node stands for which symbolic number. stack_traces: Writes
-        the source lines of calls; None if they are not wanted.
+            regions.
+        slots: Which node stands for which tensor.
+        values: Writes node metadata.
+        nodes: Appends nodes.
+        symbols: Which node stands for which symbolic number.
+        stack_traces: Writes the source lines of calls; None if they are not wanted.
     """
 
     def __init__(

@@ -31,8 +31,7 @@ class Decompose:
 
     Attributes:
         table: `"core-aten"`: torch's own table, after which the core ATen operators are left,
-        except for
-            operators that have no decomposition.
+            except for operators that have no decomposition.
     """
 
     table: Literal["core-aten"] = "core-aten"
@@ -53,7 +52,7 @@ class Decomposition(ExportPass):
 
     Args:
         table: Decompositions by operator overload. What an operator decomposes into is decomposed
-        as well.
+            as well.
     """
 
     def __init__(self, table: DecompositionTable) -> None:
