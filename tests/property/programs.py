@@ -1,0 +1,503 @@
+"""Random programs as data, and how they become Python functions.
+
+A program is a list of instructions. An instruction names a template, such as
+`{x}.transpose({dim}, {dim})`, and holds numbers that decide what fills its fields: 0 is the latest
+value, the first dimension and so on, so that a smaller program is a simpler one. The assembler runs
+each line as it writes it and leaves out those that torch refuses; what remains is a function that
+works. ::
+
+    Recipe ── assemble ──> Program: source, function, example inputs, other inputs
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import string
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from templates import (
+    BLOCKS,
+    CONSTANT,
+    DTYPES,
+    EXPRESSIONS,
+    FORMATS,
+    INPUTS,
+    NUMBERS,
+    SIZES,
+    STATEMENTS,
+)
+from torch import Tensor
+
+LARGEST = 512
+"""Number of elements up to which a value may grow."""
+
+LINES = 1 + len(EXPRESSIONS) + len(STATEMENTS)
+"""Number of kinds of lines; the first repeats an earlier one with other operands of one kind."""
+
+_NAME = re.compile(r"\b[vn]\d+\b")
+NOT_COMPUTED = (
+    (re.compile(r" = torch\.empty(_like)?\([^=]*\)$|resize"), "it reads what nothing has written"),
+    (re.compile(r"default_dtype"), "a graph does not hold the default type"),
+    (re.compile(r"manual_seed"), "a graph does not hold seeds"),
+    (re.compile(r"detach_\("), "a graph does not hold whether views can be detached"),
+    (re.compile(r"\.data = "), "a graph does not hold that data is exchanged"),
+    (re.compile(r"= \S+ \*\* v|pow\(\S+, v"), "fake powers have other strides than real ones"),
+)
+"""Why a graph, torch's as well, may compute something else than the program, by what a line has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One line, or a block of lines.
+
+    Attributes:
+        template: A template's position.
+        numbers: What fills its fields, one after the other.
+        body: The lines of a block.
+    """
+
+    template: int
+    numbers: tuple[int, ...] = ()
+    body: tuple[Instruction, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a program is made of.
+
+    Attributes:
+        inputs: The kinds of its inputs.
+        instructions: Its lines.
+        table: Name of the decomposition table to capture it with.
+    """
+
+    inputs: tuple[int, ...]
+    instructions: tuple[Instruction, ...]
+    table: str = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program that runs.
+
+    Attributes:
+        source: Its text.
+        function: It as a function of tensors, which returns every value it made.
+        inputs: Tensors that it runs on.
+        others: Other tensors of the same kind.
+        not_computed: Why its graph may compute something else; empty if it must not.
+    """
+
+    source: str
+    function: Callable[..., Any]
+    inputs: tuple[Tensor, ...]
+    others: tuple[Tensor, ...]
+    not_computed: str
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Change torch's default type for a while."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """Ask torch for deterministic algorithms for a while."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+NAMES: dict[str, Any] = {
+    "default_dtype": default_dtype,
+    "deterministic": deterministic,
+    "functional": torch.nn.functional,
+    "inf": math.inf,
+    "nan": math.nan,
+    "torch": torch,
+}
+"""What the text of a program may refer to."""
+
+
+def assemble(recipe: Recipe) -> Program:
+    """Return the program that a recipe makes."""
+    inputs = _inputs(recipe.inputs, 1)
+    assembler = Assembler(_inputs(recipe.inputs, 1))
+    for instruction in recipe.instructions:
+        assembler.add(instruction)
+    source = assembler.source()
+    namespace = dict(NAMES)
+    exec(compile(source, "<program>", "exec"), namespace)
+    return Program(
+        source, namespace["program"], inputs, _inputs(recipe.inputs, 2), _not_computed(source)
+    )
+
+
+class Unfit(Exception):
+    """Nothing in a program fits a field of a template."""
+
+
+class Assembler:
+    """Writes a program and runs it at the same time.
+
+    Attributes:
+        lines: The text so far.
+    """
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        self.lines: list[str] = []
+        self._namespace: dict[str, Any] = dict(NAMES)
+        self._values: list[str] = []
+        self._constants: set[str] = set()
+        self._expressions: list[str] = []
+        self._indent = 1
+        self._count = 0
+        self._arguments = [self._bind(value) for value in inputs]
+
+    def source(self) -> str:
+        """Return the whole text."""
+        results = ", ".join([*self._values, *sorted(self._numbers())])
+        body = [*self.lines, f"    return ({results},)"]
+        return "\n".join([f"def program({', '.join(self._arguments)}):", *body, ""])
+
+    def add(self, instruction: Instruction) -> None:
+        """Add a line, or a block of lines, unless torch refuses it."""
+        with contextlib.suppress(Unfit):
+            if instruction.body:
+                self._add_block(instruction)
+            else:
+                self._add_line(instruction)
+
+    def _add_line(self, instruction: Instruction) -> None:
+        position = instruction.template % LINES
+        filler = _Filler(instruction.numbers, self._tensors(), self._constants, self._numbers())
+        if position == 0:
+            self._add_expression(self._again(filler))
+        elif position <= len(EXPRESSIONS):
+            template = EXPRESSIONS[position - 1]
+            self._add_expression(filler.fill(template), template in CONSTANT)
+        else:
+            self._add_statement(filler.fill(STATEMENTS[position - len(EXPRESSIONS) - 1]))
+
+    def _add_expression(self, expression: str, constant: bool = False) -> None:
+        operands = set(_NAME.findall(expression))
+        known = constant or (bool(operands) and operands <= self._constants)
+        try:
+            result = eval(expression, self._namespace)
+        except Exception:  # noqa: BLE001
+            return
+        items = list(result) if isinstance(result, (list, tuple)) else [result]
+        fits = [item for item in items if _is_small(item)][:3]
+        if not fits or len(fits) < min(len(items), 3):
+            return
+        names = [self._bind(item) for item in fits]
+        target = ", ".join([*names, *(["*_"] if len(items) > 3 else [])])
+        if isinstance(result, (list, tuple)) and len(items) == 1:
+            target = f"({target},)"
+        self._write(f"{target} = {expression}")
+        self._expressions.append(expression)
+        if not known:
+            self._forget(operands)
+        elif all(isinstance(item, Tensor) and item.numel() == 1 for item in items):
+            self._constants.update(names)
+
+    def _again(self, filler: _Filler) -> str:
+        """Return an earlier expression with operands replaced by others of the same kind."""
+        if not self._expressions:
+            raise Unfit
+        expression = filler.choose(self._expressions[::-1])
+        replaced: dict[str, str] = {}
+        for name in _NAME.findall(expression):
+            if name not in replaced:
+                replaced[name] = self._same_kind(name, filler)
+        return _NAME.sub(lambda match: replaced[match.group()], expression)
+
+    def _same_kind(self, name: str, filler: _Filler) -> str:
+        value = self._namespace[name]
+        if not isinstance(value, Tensor):
+            return name
+        tensors = self._tensors()
+        alike = [other for other in tensors if _kind(tensors[other]) == _kind(value)]
+        return filler.choose(alike or [name])
+
+    def _add_block(self, instruction: Instruction) -> None:
+        header = BLOCKS[instruction.template % len(BLOCKS)]
+        if header.startswith("for"):
+            self._add_loop(header, instruction)
+            return
+        start = len(self.lines)
+        self._write(f"with {header}:")
+        with eval(header, self._namespace):
+            self._add_body(instruction)
+        if len(self.lines) == start + 1:
+            self.lines.pop()
+
+    def _add_loop(self, header: str, instruction: Instruction) -> None:
+        start = len(self.lines)
+        self._write(f"{header}:")
+        self._add_body(instruction)
+        body = [line[4 * self._indent + 4 :] for line in self.lines[start + 1 :]]
+        if not body:
+            self.lines.pop()
+            return
+        try:
+            exec("\n".join(body), self._namespace)
+        except Exception:  # noqa: BLE001
+            self.lines[start] = f"{'    ' * self._indent}if True:"
+
+    def _add_body(self, instruction: Instruction) -> None:
+        self._indent += 1
+        for inner in instruction.body:
+            self.add(inner)
+        self._indent -= 1
+
+    def _add_statement(self, statement: str) -> None:
+        try:
+            exec(statement, self._namespace)
+        except Exception:  # noqa: BLE001
+            return
+        self._write(statement)
+        self._forget(set(_NAME.findall(statement)))
+
+    def _write(self, line: str) -> None:
+        self.lines.append("    " * self._indent + line)
+
+    def _bind(self, value: Any) -> str:
+        prefix = "v" if isinstance(value, Tensor) else "n"
+        name = f"{prefix}{self._count}"
+        self._count += 1
+        self._namespace[name] = value
+        if prefix == "v":
+            self._values.append(name)
+        return name
+
+    def _forget(self, operands: set[str]) -> None:
+        """No longer count on the values of what may have been written to."""
+        touched = {_storage(self._namespace[name]) for name in operands if name.startswith("v")}
+        self._constants -= {
+            name for name in self._constants if _storage(self._namespace[name]) in touched
+        }
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: self._namespace[name] for name in reversed(self._values)}
+
+    def _numbers(self) -> list[str]:
+        return [name for name in self._namespace if re.fullmatch(r"n\d+", name)]
+
+
+@dataclass
+class _Filler:
+    """Chooses what fills the fields of a template; the first value chosen decides what suits it.
+
+    Attributes:
+        numbers: The choices, used one after the other; then always 0.
+        tensors: The values so far, the latest first.
+        constants: Those whose value is known.
+        scalars: Names of Python numbers so far.
+    """
+
+    numbers: Sequence[int]
+    tensors: dict[str, Tensor]
+    constants: set[str]
+    scalars: list[str]
+    _first: Tensor | None = None
+    _used: int = field(default=0, init=False)
+
+    def fill(self, template: str) -> str:
+        """Return the template with its fields filled."""
+        parts = []
+        for text, name, _, _ in string.Formatter().parse(template):
+            parts.append(text)
+            if name is not None:
+                parts.append(getattr(self, f"_{name}")())
+        return "".join(parts)
+
+    def choose(self, options: Sequence[str]) -> str:
+        """Return one of `options`.
+
+        Raises:
+            Unfit: There is none.
+        """
+        if not options:
+            raise Unfit
+        number = self.numbers[self._used] if self._used < len(self.numbers) else 0
+        self._used += 1
+        return options[number % len(options)]
+
+    @property
+    def first(self) -> Tensor:
+        """The value that the others are chosen for."""
+        if self._first is None:
+            raise Unfit
+        return self._first
+
+    def _that(self, suits: Callable[[Tensor], bool]) -> str:
+        name = self.choose([name for name, value in self.tensors.items() if suits(value)])
+        if self._first is None:
+            self._first = self.tensors[name]
+        return name
+
+    def _x(self) -> str:
+        return self._that(lambda value: True)
+
+    def _real(self) -> str:
+        return self._that(lambda value: not value.is_complex())
+
+    def _floating(self) -> str:
+        return self._that(lambda value: value.is_floating_point())
+
+    def _complex(self) -> str:
+        return self._that(lambda value: value.is_complex())
+
+    def _whole(self) -> str:
+        return self._that(lambda value: value.dtype in (torch.int64, torch.int32, torch.uint8))
+
+    def _matrix(self) -> str:
+        return self._that(lambda value: value.dim() == 2 and value.is_floating_point())
+
+    def _picture(self) -> str:
+        return self._that(lambda value: value.dim() == 4)
+
+    def _shaped(self) -> str:
+        return self._that(lambda value: value.dim() > 0 and value.numel() > 0)
+
+    def _trained(self) -> str:
+        return self._that(lambda value: value.requires_grad)
+
+    def _computed(self) -> str:
+        return self._that(lambda value: value.is_floating_point() and _is_computed(value))
+
+    def _constant(self) -> str:
+        return self.choose(sorted(self.constants, reverse=True))
+
+    def _factor(self) -> str:
+        """A matrix to multiply with."""
+        return self._that(
+            lambda value: (
+                value.dim() == 2
+                and value.dtype is self.first.dtype
+                and value.shape[:1] == self.first.shape[-1:]
+            )
+        )
+
+    def _other(self) -> str:
+        """A value that broadcasts with the first."""
+        return self._that(lambda value: _broadcast(value, self.first) is not None)
+
+    def _into(self) -> str:
+        """A value that broadcasts to the shape of the first."""
+        return self._that(lambda value: _broadcast(value, self.first) == self.first.shape)
+
+    def _same(self) -> str:
+        """A value of the same shape and type."""
+        return self._that(
+            lambda value: value.shape == self.first.shape and value.dtype is self.first.dtype
+        )
+
+    def _number(self) -> str:
+        return self.choose([*NUMBERS, *self.scalars])
+
+    def _scalar(self) -> str:
+        return self.choose(self.scalars)
+
+    def _dtype(self) -> str:
+        return self.choose(DTYPES)
+
+    def _format(self) -> str:
+        return self.choose(FORMATS)
+
+    def _truth(self) -> str:
+        return self.choose(("False", "True"))
+
+    def _size(self) -> str:
+        return self.choose(SIZES)
+
+    def _small(self) -> str:
+        return self.choose(("1", "2", "3", "0"))
+
+    def _dim(self) -> str:
+        count = max(self.first.dim(), 1)
+        return self.choose([str(dim) for dim in (*range(count), *range(-count, 0))])
+
+    def _row(self) -> str:
+        if not self.first.dim() or not self.first.shape[0]:
+            raise Unfit
+        count = self.first.shape[0]
+        return self.choose([str(row) for row in (*range(count), -1)])
+
+    def _places(self) -> str:
+        """Indices into the first dimension."""
+        if not self.first.dim() or not self.first.shape[0]:
+            raise Unfit
+        last = self.first.shape[0] - 1
+        return self.choose([f"[{last}, 0]", "[0]", f"[0, 0, {last}]", f"[[0, {last}]]", "[]"])
+
+    def _shape(self) -> str:
+        """Another shape of as many elements."""
+        count = self.first.numel()
+        shapes = ["(-1,)", f"(1, {count})", f"({count}, 1)"]
+        shapes += [f"({size}, -1)" for size in (2, 3, 4, 6) if count and count % size == 0]
+        return self.choose(shapes)
+
+    def _order(self) -> str:
+        count = self.first.dim()
+        orders = [tuple(reversed(range(count))), tuple(range(count))]
+        orders += [(*range(1, count), 0)] if count > 1 else []
+        return self.choose([str(order) for order in orders])
+
+
+def _inputs(kinds: Sequence[int], seed: int) -> tuple[Tensor, ...]:
+    torch.manual_seed(seed)
+    namespace = dict(NAMES)
+    values: list[Tensor] = []
+    for kind in kinds:
+        namespace["latest"] = values[-1].detach() if values else torch.randn(2, 3)
+        values.append(eval(INPUTS[kind % len(INPUTS)], namespace))
+    return tuple(values)
+
+
+def _broadcast(one: Tensor, other: Tensor) -> torch.Size | None:
+    try:
+        return torch.broadcast_shapes(one.shape, other.shape)
+    except RuntimeError:
+        return None
+
+
+def _not_computed(source: str) -> str:
+    lines = source.splitlines()
+    reasons = (reason for mark, reason in NOT_COMPUTED if any(mark.search(line) for line in lines))
+    return next(reasons, "")
+
+
+def _is_computed(value: Tensor) -> bool:
+    try:
+        return value.grad_fn is not None
+    except RuntimeError:  # a view that autograd has lost track of
+        return False
+
+
+def _is_small(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return type(value) is Tensor and value.numel() <= LARGEST and value.layout is torch.strided
+    return isinstance(value, (bool, int, float))
+
+
+def _kind(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)

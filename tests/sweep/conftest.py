@@ -1,0 +1,8 @@
+"""The sweeps are scripts; their tests import them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent))

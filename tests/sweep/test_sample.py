@@ -1,0 +1,39 @@
+"""A few of the cases that `make sweep` runs all of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+# torch's own samples of inputs need it.
+pytest.importorskip("expecttest", reason="torch.testing._internal needs expecttest")
+
+import sweep_models
+import sweep_operators
+from agreement import MODES, Outcome
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+COUNT = 30
+MODELS = ("bert", "resnet", "mamba")
+
+
+@pytest.mark.parametrize(
+    "entry", sweep_operators.chosen("operators", count=COUNT), ids=lambda entry: entry.name
+)
+def test_an_operator_is_captured_as_torch_captures_it(entry: Any) -> None:
+    for case, verdict in sweep_operators.sweep("operators", [entry], MODES, samples=1):
+        assert not sweep_operators.is_failure(case, verdict), f"{case.command}\n{verdict.detail}"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_is_captured_as_torch_captures_it(name: str) -> None:
+    columns = [("forward", "fake"), ("forward", "real")]
+    for (form, mode), verdict in sweep_models.sweep(name, columns):
+        assert verdict.outcome is Outcome.SAME, f"{name}, {form}, {mode}: {verdict.detail}"
+
+
+def test_a_backward_pass_is_captured_as_torch_captures_it() -> None:
+    for _, verdict in sweep_models.sweep("gpt2", [("training", "fake")]):
+        assert verdict.outcome is Outcome.SAME, verdict.detail
