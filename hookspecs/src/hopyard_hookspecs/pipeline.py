@@ -53,8 +53,7 @@ class PassRecord:
 
 @hookspec
 def hopyard_before_capture(request: CaptureRequest) -> None:
-    """Observe a capture that is about to start; called once per capture, before any mode is
-    entered.
+    """Observe a capture about to start; called once per capture, before modes are entered.
 
     Example:
         .. code-block:: python
