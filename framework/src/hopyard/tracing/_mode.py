@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from .._torch.fake import (
     FakeTensor,
 )
 from .._torch.proxies import ProxyTorchDispatchMode
-from .._torch.pytree import tree_flatten
+from .._torch.pytree import tree_flatten, tree_leaves
 from ..errors import CaptureError, DataDependentError, UnsupportedError
 from ._bridge import TorchTracer
 from ._cache import MISSING, Call, needs_exact_strides
@@ -216,7 +216,11 @@ class TracingMode(ProxyTorchDispatchMode):
             recorder.values.annotate_operands(node)
         output = self._run(func, args, kwargs)
         recorder.bind_symbols(node, output, self._capture.shape_env)
-        recorder.track(output, node, folder.result(func, args, output))
+        constant = folder.result(func, args, output)
+        if constant is None and folder.any_constant and func._schema.is_mutable:
+            for tensor in written_operands(func, args, kwargs):
+                recorder.slots.forget_constants(tensor)
+        recorder.track(output, node, constant)
         if call is not None and self.calls is not None:
             self.calls.learn(call, output)
         return output
@@ -258,18 +262,24 @@ def _refuse_reading(func: OpOverload, leaves: list[Any]) -> None:
 
 
 def _refuse_real_writes(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuse to write to a tensor that is not fake: it belongs to the user, and would really
-    change.
-    """
-    names = [argument.name for argument in func._schema.arguments]
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
-    for argument in func._schema.arguments:
-        value = given.get(argument.name)
-        written = argument.alias_info is not None and argument.alias_info.is_write
-        if written and isinstance(value, Tensor) and not isinstance(value, FakeTensor):
-            raise UnsupportedError(
-                f"{func} changes a tensor that the program closes over",
-                hint="pass the tensor as an input, or register it as a buffer of the module",
-                stage="capture",
-                location=current_location(),
-            )
+    """Refuse to write to a tensor that is not fake: it is the user's, and would really change."""
+    if any(not isinstance(tensor, FakeTensor) for tensor in written_operands(func, args, kwargs)):
+        raise UnsupportedError(
+            f"{func} changes a tensor that the program closes over",
+            hint="pass the tensor as an input, or register it as a buffer of the module",
+            stage="capture",
+            location=current_location(),
+        )
+
+
+def written_operands(
+    func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Iterator[Tensor]:
+    """Yield the tensors that a call changes in place, lists of them included."""
+    parameters = func._schema.arguments
+    given = {**dict(zip([each.name for each in parameters], args, strict=False)), **kwargs}
+    for parameter in parameters:
+        if parameter.alias_info is not None and parameter.alias_info.is_write:
+            for value in tree_leaves(given.get(parameter.name)):
+                if isinstance(value, Tensor):
+                    yield value

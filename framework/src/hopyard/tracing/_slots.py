@@ -46,6 +46,7 @@ class TensorSlots:
         self.attribute = f"_hopyard_slot_{next(_serial)}"
         self._tensors: list[weakref.ref[Tensor]] = []
         self._slots: list[Slot] = []
+        self._constants: dict[int, list[Slot]] = {}
 
     def get(self, tensor: Tensor) -> Slot | None:
         """Return the slot of `tensor`, or None if this tracer never saw it."""
@@ -60,6 +61,13 @@ class TensorSlots:
         elif self.attribute not in attributes:
             self._tensors.append(weakref.ref(tensor))
         attributes[self.attribute] = slot
+        if slot.constant is not None:
+            self._constants.setdefault(_memory_of(tensor), []).append(slot)
+
+    def forget_constants(self, tensor: Tensor) -> None:
+        """Take the values of all tensors that share memory with `tensor` for unknown from now on."""
+        for slot in self._constants.pop(_memory_of(tensor), ()):
+            slot.constant = None
 
     def set_input(self, tensor: Tensor, slot: Slot) -> None:
         """Give a tensor of the caller's a slot; it is removed whatever the kind of tensor."""
@@ -71,8 +79,13 @@ class TensorSlots:
         for slot in self._slots:
             del slot.node, slot.constant, slot.metadata
         self._slots.clear()
+        self._constants.clear()
         for reference in self._tensors:
             tensor = reference()
             if tensor is not None:
                 tensor.__dict__.pop(self.attribute, None)
         self._tensors.clear()
+
+
+def _memory_of(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
