@@ -65,7 +65,7 @@ class TensorSlots:
             self._constants.setdefault(_memory_of(tensor), []).append(slot)
 
     def forget_constants(self, tensor: Tensor) -> None:
-        """Take the values of all tensors that share memory with `tensor` for unknown from now on."""
+        """Take the values of tensors that share memory with `tensor` for unknown from now on."""
         for slot in self._constants.pop(_memory_of(tensor), ()):
             slot.constant = None
 
