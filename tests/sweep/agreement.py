@@ -153,13 +153,14 @@ def copied(values: Sequence[Any]) -> tuple[Any, ...]:
 def run(function: Callable[..., Any], inputs: Sequence[Any]) -> tuple[Any, Any]:
     """Return what a function makes of a copy of `inputs`, and that copy as the function leaves it.
 
-    A graph gets inputs that do not require grad: what autograd did is in the graph.
+    A graph runs without autograd: what autograd did is in the graph.
     """
     given = copied(inputs)
-    if isinstance(function, GraphModule):
+    is_graph = isinstance(function, GraphModule)
+    if is_graph:
         given = tree_map_only(Tensor, Tensor.detach, given)
     torch.manual_seed(SEED)
-    with _settings_restored():
+    with _settings_restored(), torch.set_grad_enabled(not is_graph):
         return function(*given), given
 
 

@@ -11,6 +11,7 @@ pytest.importorskip("expecttest", reason="torch.testing._internal needs expectte
 
 import sweep_models
 import sweep_operators
+import sweep_robustness
 from agreement import MODES, Outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -37,3 +38,18 @@ def test_a_model_is_captured_as_torch_captures_it(name: str) -> None:
 def test_a_backward_pass_is_captured_as_torch_captures_it() -> None:
     for _, verdict in sweep_models.sweep("gpt2", [("training", "fake")]):
         assert verdict.outcome is Outcome.SAME, verdict.detail
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_captures_leave_nothing_behind(mode: str) -> None:
+    sweep_robustness.check_growth(mode, captures=12, settled=4)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_fault_leaves_everything_as_it_was(mode: str) -> None:
+    sweep_robustness.check_faults(mode, every=90)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_threads_do_not_disturb_each_other(mode: str) -> None:
+    sweep_robustness.check_threads(mode, ("gpt2", "resnet", "branches", "maps"), rounds=1)
