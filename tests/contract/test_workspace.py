@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tomllib
 
 import pytest
@@ -109,7 +110,8 @@ def test_the_environment_that_runs_this_is_the_pinned_one() -> None:
     from importlib.metadata import distributions
 
     wrong = {}
-    for found in distributions():
+    # Build tools put what they carry along on sys.path when they are imported.
+    for found in distributions(path=[sysconfig.get_path("purelib")]):
         pin = pins().get(canonicalize_name(found.metadata["Name"]))
         if pin and not pin.specifier.contains(found.version, prereleases=True):
             wrong[pin.name] = f"{found.version} is installed, {pin} is pinned"
