@@ -592,3 +592,19 @@ def _handlers() -> None:
     import sympy
 
     assert symbolic.expression_handlers()[sympy.Mul] == "mul"
+
+
+@check("dispatch.is_mkldnn_enabled", "dispatch.is_cudnn_enabled")
+def _libraries() -> None:
+    # The public switch of mkldnn also sets what only Intel's own devices have, and warns.
+    set_mkldnn = torch._C._set_mkldnn_enabled
+    for read, write in (
+        (dispatch.is_mkldnn_enabled, set_mkldnn),
+        (dispatch.is_cudnn_enabled, torch._C._set_cudnn_enabled),
+    ):
+        before = read()
+        try:
+            write(not before)
+            assert read() is not before
+        finally:
+            write(before)

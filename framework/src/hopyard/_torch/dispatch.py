@@ -8,6 +8,8 @@ from torch._C import _AutoDispatchBelowAutograd as below_autograd
 from torch._C import _DisableTorchDispatch as disable_torch_dispatch
 from torch._C import _dispatch_tls_local_exclude_set as excluded_dispatch_keys
 from torch._C import _dispatch_tls_local_include_set as included_dispatch_keys
+from torch._C import _get_cudnn_enabled as is_cudnn_enabled
+from torch._C import _get_mkldnn_enabled as is_mkldnn_enabled
 from torch._C import _is_any_autocast_enabled as is_any_autocast_enabled
 from torch._C import _len_torch_dispatch_stack as dispatch_mode_count
 from torch._C import _PreserveDispatchKeyGuard as preserve_dispatch_keys
@@ -57,6 +59,8 @@ __all__ = [
     "higher_order_operators",
     "included_dispatch_keys",
     "is_any_autocast_enabled",
+    "is_cudnn_enabled",
+    "is_mkldnn_enabled",
     "is_transformed",
     "layout_constraint",
     "preserve_dispatch_keys",

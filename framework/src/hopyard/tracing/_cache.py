@@ -8,8 +8,8 @@ arguments, and of state that operators can see. All of that is the key:
   requires grad
 - for any other argument: its type and its value, so that 1, 1.0 and True differ
 - for lists, tuples and keywords: their kind, length and names
-- the default dtype, the grad and inference modes, deterministic algorithms, autocast, and the
-  thread's included and excluded dispatch keys
+- the default dtype, the grad and inference modes, deterministic algorithms, mkldnn and cudnn,
+  autocast, and the thread's included and excluded dispatch keys
 
 Not remembered are operators whose result depends on data, or that change size or stride of an
 operand; random ones are, since fake values have no data. Tensors with a known constant, with
@@ -23,14 +23,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import (
+    Tensor,
+    are_deterministic_algorithms_enabled,
+    get_default_dtype,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+)
 from torch.nn import Parameter
 
 from .._torch.dispatch import (
     OpOverload,
+    disable_torch_dispatch,
     excluded_dispatch_keys,
     included_dispatch_keys,
     is_any_autocast_enabled,
+    is_cudnn_enabled,
+    is_mkldnn_enabled,
     layout_constraint,
     registered_kernels,
 )
@@ -67,6 +76,35 @@ MISSING: Final = object()
 """Stands for an output that has to be found the long way."""
 
 
+class Operator:
+    """What a trace knows of an operator, found once: hashing an operator runs Python code.
+
+    Attributes:
+        overload: The operator.
+        predictable: Whether its results may be remembered.
+    """
+
+    __slots__ = ("overload", "predictable")
+
+    def __init__(self, overload: OpOverload) -> None:
+        self.overload = overload
+        self.predictable = _is_predictable(overload)
+
+
+class Operators:
+    """The operators of a trace, by identity."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Operator] = {}
+
+    def of(self, func: OpOverload) -> Operator:
+        """Return what is known of an operator; it is kept, so that its identity stays its own."""
+        known = self._known.get(id(func))
+        if known is None:
+            known = self._known[id(func)] = Operator(func)
+        return known
+
+
 class Call(NamedTuple):
     """An operator call, read once.
 
@@ -95,7 +133,7 @@ class FakeCalls:
         self._recorder = recorder
         self._slot_name = recorder.slots.attribute
         self._recipes: dict[tuple[Any, ...], Recipe] = {}
-        self._predictable: dict[OpOverload, bool] = {}
+        self._operators = Operators()
         self.hits = 0
         self.misses = 0
 
@@ -103,12 +141,10 @@ class FakeCalls:
         self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any] | None
     ) -> Call | None:
         """Return the call's key and lowered arguments, or None if it must take the long way."""
-        predictable = self._predictable.get(func)
-        if predictable is None:
-            predictable = self._predictable[func] = _is_predictable(func)
-        if not predictable:
+        operator = self._operators.of(func)
+        if not operator.predictable:
             return None
-        key: list[Any] = [func, len(func.py_kernels), *_environment()]
+        key: list[Any] = [operator, len(func.py_kernels), *_environment()]
         operands: list[Tensor] = []
         lowered = self._scan(args, key, operands)
         if lowered is None:
@@ -134,7 +170,8 @@ class FakeCalls:
         self.hits += 1
         recorder = self._recorder
         node = recorder.write(func, call.args, call.kwargs)
-        return recipe.make(recorder, call.operands, node)
+        with disable_torch_dispatch():
+            return recipe.make(recorder, call.operands, node)
 
     def learn(self, call: Call, output: Any) -> None:
         """Remember what a call returned."""
@@ -199,7 +236,7 @@ class RealCalls:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._slot_name = recorder.slots.attribute
-        self._predictable: dict[OpOverload, bool] = {}
+        self._operators = Operators()
         self._plain: set[tuple[Any, ...]] = set()
         self.hits = 0
         self.misses = 0
@@ -208,12 +245,10 @@ class RealCalls:
         self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any] | None
     ) -> Call | None:
         """Return the call's key and lowered arguments, or None if it must take the long way."""
-        predictable = self._predictable.get(func)
-        if predictable is None:
-            predictable = self._predictable[func] = _is_predictable(func)
-        if not predictable:
+        operator = self._operators.of(func)
+        if not operator.predictable:
             return None
-        key: list[Any] = [func, len(func.py_kernels), len(registered_kernels)]
+        key: list[Any] = [operator, len(func.py_kernels), len(registered_kernels)]
         operands: list[Tensor] = []
         lowered = self._scan(args, key, operands)
         if lowered is None:
@@ -273,10 +308,12 @@ class RealCalls:
 
 def _environment() -> tuple[Any, ...]:
     return (
-        torch.get_default_dtype(),
-        torch.is_grad_enabled(),
-        torch.is_inference_mode_enabled(),
-        torch.are_deterministic_algorithms_enabled(),
+        get_default_dtype(),
+        is_grad_enabled(),
+        is_inference_mode_enabled(),
+        are_deterministic_algorithms_enabled(),
+        is_mkldnn_enabled(),
+        is_cudnn_enabled(),
         _autocast() if is_any_autocast_enabled() else None,
         included_dispatch_keys().raw_repr(),
         excluded_dispatch_keys().raw_repr(),

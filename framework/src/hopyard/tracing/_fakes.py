@@ -26,6 +26,9 @@ class FakeFactory:
     A fake tensor is a tensor on the meta device under a Python class with some attributes. Making
     one that way takes two to five microseconds; operators on fake tensors take a hundred and more.
     The attributes are those that the mode's own tensors have.
+
+    Call `empty`, `view` and `snapshot` with torch's dispatch to tensor subclasses disabled, as
+    `disable_torch_dispatch` does: a recipe needs it once for all it makes.
     """
 
     def __init__(self, fake_mode: FakeTensorMode) -> None:
@@ -44,9 +47,8 @@ class FakeFactory:
         device: torch.device,
     ) -> Tensor:
         """Return a fake tensor with a new storage."""
-        with disable_torch_dispatch():
-            element = _empty_strided(shape, stride, dtype=dtype, device="meta")
-            return self._wrap(element, device)
+        element = _empty_strided(shape, stride, dtype=dtype, device="meta")
+        return self._wrap(element, device)
 
     def leaf(self, tensor: Tensor) -> Tensor | None:
         """Return the fake tensor of a real one, or None if only the fake mode itself can tell.
@@ -85,19 +87,18 @@ class FakeFactory:
         device: torch.device,
     ) -> Tensor:
         """Return a fake tensor that shares the storage of the fake tensor `source`."""
-        with disable_torch_dispatch():
-            with preserve_dispatch_keys():
-                use_meta_kernels(True)
-                self.fake_mode.in_kernel_invocation = True
-                try:
-                    if dtype is source.dtype:
-                        element = _as_strided(source, shape, stride, offset)
-                    else:
-                        element = _empty_strided(shape, stride, dtype=dtype, device="meta")
-                        element.set_(source.untyped_storage(), offset, shape, stride)
-                finally:
-                    self.fake_mode.in_kernel_invocation = False
-            return self._wrap(element, device)
+        with preserve_dispatch_keys():
+            use_meta_kernels(True)
+            self.fake_mode.in_kernel_invocation = True
+            try:
+                if dtype is source.dtype:
+                    element = _as_strided(source, shape, stride, offset)
+                else:
+                    element = _empty_strided(shape, stride, dtype=dtype, device="meta")
+                    element.set_(source.untyped_storage(), offset, shape, stride)
+            finally:
+                self.fake_mode.in_kernel_invocation = False
+        return self._wrap(element, device)
 
     def snapshot(self, tensor: Tensor, device: torch.device) -> Tensor:
         """Return a fake tensor that looks as the fake tensor `tensor` does now.
@@ -105,8 +106,7 @@ class FakeFactory:
         It shares the storage and has no autograd history. Later in-place changes of size or stride
         do not reach it.
         """
-        with disable_torch_dispatch():
-            return self._wrap(tensor, device)
+        return self._wrap(tensor, device)
 
     def _wrap(
         self, element: Tensor, device: torch.device, requires_grad: bool = False

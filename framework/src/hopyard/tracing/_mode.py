@@ -148,7 +148,8 @@ class TracingMode(ProxyTorchDispatchMode):
         """Record one operator and run it."""
         kwargs = kwargs or {}
         if func is torch.ops.prim.device.default:
-            return func(*args, **kwargs)
+            # Asked for at almost every operator; a fake tensor knows without a dispatch.
+            return args[0].device if type(args[0]) is FakeTensor else func(*args, **kwargs)
         try:
             if isinstance(func, HigherOrderOperator):
                 return self._capture.record_higher_order(func, args, kwargs)

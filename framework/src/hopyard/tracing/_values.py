@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_aggregate
 
+from .._torch.dispatch import disable_torch_dispatch
 from .._torch.fake import FakeTensor, FakeTensorMode, fast_detach
 from .._torch.graphs import extract_tensor_metadata
 from .._torch.proxies import suspend_tracing
@@ -39,25 +40,21 @@ class ValueRecorder:
             node.meta["val"] = self.snapshot(value)
             return None
         metadata = self.metadata_of(value)
-        if metadata is None:
-            node.meta["val"] = self.snapshot(value)
-            if isinstance(value, FakeTensor) or not value.is_sparse:
-                node.meta["tensor_meta"] = extract_tensor_metadata(value)
-            return None
-        self.describe(node, value, metadata)
+        if metadata is not None and self._direct:
+            with disable_torch_dispatch():
+                self.describe(node, value, metadata)
+            return metadata
+        node.meta["val"] = self._snapshot(value)
+        if isinstance(value, FakeTensor) or not value.is_sparse:
+            node.meta["tensor_meta"] = extract_tensor_metadata(value)
         return metadata
 
     def describe(self, node: Node, value: Tensor, metadata: Metadata) -> None:
-        """Describe a plain tensor of known metadata as what `node` computes."""
-        if not self._direct:
-            snapshot = self.snapshot(value)
-        elif type(value) is FakeTensor:
-            snapshot = self.fakes.snapshot(value, metadata.device)
-        else:
-            snapshot = self.fakes.empty(
-                metadata.shape, metadata.stride, metadata.dtype, metadata.device
-            )
-        node.meta["val"] = snapshot
+        """Describe a plain tensor of known metadata as what `node` computes.
+
+        Call it with torch's dispatch to tensor subclasses disabled.
+        """
+        node.meta["val"] = self._made(value, metadata)
         node.meta["tensor_meta"] = metadata.trained if value.requires_grad else metadata.plain
 
     def annotate_operands(self, node: Node) -> None:
@@ -78,7 +75,11 @@ class ValueRecorder:
     def snapshot(self, value: Any) -> Any:
         """Return a description of `value` that later in-place changes do not reach."""
         if isinstance(value, Tensor):
-            return self._snapshot(value)
+            metadata = self.metadata_of(value) if self._direct else None
+            if metadata is None:
+                return self._snapshot(value)
+            with disable_torch_dispatch():
+                return self._made(value, metadata)
         if isinstance(value, (list, tuple)):
             return type(value)([self.snapshot(item) for item in value])
         if isinstance(value, dict):
@@ -92,6 +93,12 @@ class ValueRecorder:
         if type(value) not in (FakeTensor, Tensor, torch.nn.Parameter):
             return None
         return self.metadata.of(value)
+
+    def _made(self, value: Tensor, metadata: Metadata) -> Tensor:
+        if type(value) is FakeTensor:
+            return self.fakes.snapshot(value, metadata.device)
+        known = metadata
+        return self.fakes.empty(known.shape, known.stride, known.dtype, known.device)
 
     def _snapshot(self, value: Tensor) -> Tensor | None:
         if isinstance(value, FakeTensor):
