@@ -246,10 +246,8 @@ class Session:
         return Manifest(version("hopyard"), str(torch.__version__), tuple(active))
 
     def _inactive(self, distribution: str) -> str:
-        """Return the status of a plugin that is installed and takes no part, "" if there is none."""
-        theirs = [
-            info for info in self.plugins.infos if info.provider.distribution == distribution
-        ]
+        """Return the status of its plugin if it is installed and takes no part, else ""."""
+        theirs = [info for info in self.plugins.infos if info.provider.distribution == distribution]
         return next(
             (info.status.value for info in theirs if info.status is not PluginStatus.ACTIVE), ""
         )
