@@ -54,3 +54,11 @@ def test_a_name_whose_plugin_is_missing_comes_with_its_distribution(kind: str, n
         ask()
     assert caught.value.distribution == CATALOGUE[kind, name]
     assert f"pip install {CATALOGUE[kind, name]}" in str(caught.value)
+
+
+def test_a_name_whose_plugin_is_disabled_is_not_to_be_installed_again() -> None:
+    session = Session(deny=["export-pass"])
+    with pytest.raises(UnknownNameError) as caught:
+        session.pipeline("dce")
+    assert (caught.value.distribution, caught.value.status) == ("hopyard-export-pass", "disabled")
+    assert "pip install" not in str(caught.value)

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from hopyard import Program, Session
 from hopyard.errors import SafeguardError
+from hopyard.verify import count_nodes
 
 PIPELINE = "decompose{table=core-aten},remove-no-ops,dce"
 DELEGATION = "delegate{backend=reference}"
@@ -163,7 +164,7 @@ def show_stages(
     """Print the size of each program and how far its result is from eager."""
     table = Table("program", "nodes", "deviation from eager", title="programs")
     for name, output in outputs.items():
-        nodes = str(len(stages[name].graph.nodes)) if name in stages else ""
+        nodes = str(count_nodes(stages[name].graph_module)) if name in stages else ""
         table.add_row(name, nodes, f"{deviation(output, expected):.2e}")
     console.print(table)
 

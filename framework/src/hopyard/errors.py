@@ -82,28 +82,36 @@ class UnknownNameError(UsageError):
         kind: What was looked for, for example `"pass"`.
         name: The name as given.
         valid: The names there are.
-        distribution: The distribution that would provide the name, if it is known and not
+        distribution: The distribution that would provide the name, if it is known.
+        status: Why it does not although it is installed, for example `"disabled"`; "" if it is not
             installed.
     """
 
     def __init__(
-        self, kind: str, name: str, valid: Iterable[str], *, distribution: str = ""
+        self,
+        kind: str,
+        name: str,
+        valid: Iterable[str],
+        *,
+        distribution: str = "",
+        status: str = "",
     ) -> None:
         self.kind = kind
         self.name = name
         self.valid: tuple[str, ...] = tuple(sorted(valid))
         self.closest = closest_match(name, self.valid)
         self.distribution = distribution
+        self.status = status
         super().__init__(f"there is no {kind} named {name!r}", hint=self._advice())
 
     def _advice(self) -> str:
         known = ", ".join(self.valid) if self.valid else "none"
-        advice = [f"valid names: {known}"]
+        valid = f"valid names: {known}"
+        if self.status:
+            return f"{self.distribution} has it, but its plugin is {self.status}; {valid}"
         if self.distribution:
-            advice.insert(0, f"install it with 'pip install {self.distribution}'")
-        elif self.closest:
-            advice.insert(0, f"did you mean {self.closest!r}?")
-        return " ".join(advice)
+            return f"install it with 'pip install {self.distribution}'; {valid}"
+        return f"did you mean {self.closest!r}? {valid}" if self.closest else valid
 
 
 class OptionError(UsageError):

@@ -161,6 +161,7 @@ class Session:
         The given program is left as it is, also when a pass fails.
 
         Raises:
+            UsageError: There is no such pass or option, or an option asks for what cannot be.
             PassError: A pass failed, or returned a graph that is not sound.
         """
         from .pipeline import run
@@ -228,7 +229,10 @@ class Session:
         conflict = self.plugins.conflict(kind, name)
         if conflict is not None:
             raise conflict
-        raise UnknownNameError(kind, name, registered, distribution=distribution_for(kind, name))
+        distribution = distribution_for(kind, name)
+        raise UnknownNameError(
+            kind, name, registered, distribution=distribution, status=self._inactive(distribution)
+        )
 
     def manifest(self) -> Manifest:
         """Return the versions that programs made by this session carry."""
@@ -240,6 +244,13 @@ class Session:
             info.provider for info in self.plugins.infos if info.status is PluginStatus.ACTIVE
         ]
         return Manifest(version("hopyard"), str(torch.__version__), tuple(active))
+
+    def _inactive(self, distribution: str) -> str:
+        """Return the status of its plugin if it is installed and takes no part, else ""."""
+        theirs = [info for info in self.plugins.infos if info.provider.distribution == distribution]
+        return next(
+            (info.status.value for info in theirs if info.status is not PluginStatus.ACTIVE), ""
+        )
 
     def _check_names(self, pipeline: Pipeline) -> None:
         for step in pipeline.steps:

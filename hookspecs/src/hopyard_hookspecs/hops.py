@@ -70,8 +70,10 @@ def hopyard_register_hops() -> Iterable[Hop]:  # type: ignore[empty-body]
     Example:
         .. code-block:: python
 
-            SCALE = Hop("my_plugin__scale", lambda body, *operands, factor: factor *
-            body(*operands))
+            def scaled(body, *operands, factor):
+                return factor * body(*operands)
+
+            SCALE = Hop("my_plugin__scale", eager=scaled)
 
             @hookimpl
             def hopyard_register_hops():

@@ -100,7 +100,9 @@ class Safeguard:
         hazards: The hazards that the checks may report.
         watch: A callable without arguments that returns the checks by watched function. The kernel
             looks every function up in one dictionary, so a safeguard costs nothing where it does
-            not look.
+            not look. Only what torch hands to a `TorchFunctionMode` is seen: functions of tensors,
+            their methods, and functions that make tensors; not, for example,
+            `torch.manual_seed`.
         summary: One line for listings.
     """
 
@@ -121,11 +123,23 @@ def hopyard_register_safeguards() -> Iterable[Safeguard]:  # type: ignore[empty-
     Example:
         .. code-block:: python
 
-            SEEDING = Hazard("MY001", "seed set while tracing", remedy="seed before the capture")
+            DROPOUT = Hazard("MY001", "dropout in a capture", remedy="call model.eval() first")
 
             @hookimpl
             def hopyard_register_safeguards():
-                yield Safeguard("seeding", (SEEDING,), watch="my_plugin.watch:functions")
+                yield Safeguard("dropout", (DROPOUT,), watch="my_plugin.watch:functions")
+
+        And in `my_plugin/watch.py`:
+
+        .. code-block:: python
+
+            def check(call):
+                if call.kwargs.get("training", True):
+                    return Finding("MY001", "dropout would be part of the graph")
+                return None
+
+            def functions():
+                return {torch.nn.functional.dropout: check}
 
     .. versionadded:: 0.1
     """

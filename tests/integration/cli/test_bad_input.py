@@ -48,6 +48,9 @@ RUN = ("run", "factories:make")
         ((*RUN, "--out", "missing/x.pt2"), ("no folder", "missing", "make it first")),
         ((*RUN, "--out", "x.pt"), ("does not end in .pt2", "--out x.pt2")),
         ((*RUN, "--out", "factories.py/x.pt2"), ("no folder",)),
+        ((*RUN, "--out", ""), ("--out: ''", "name a file")),
+        ((*RUN, "--out", "."), ("--out: '.'", "name a file")),
+        ((*RUN, "--out", ".."), ("--out: '..'", "name a file")),
     ],
 )
 def test_misuse_is_one_line_with_what_was_probably_meant(refused, argv, fragments):

@@ -189,13 +189,11 @@ class TestBackends:
 class TestOptions:
     def test_an_unknown_backend_is_answered_with_the_closest(self, session: Session) -> None:
         program = session.capture(chain, (X,))
-        with pytest.raises(HopyardError) as caught:
+        with pytest.raises(UnknownNameError) as caught:
             session.run("delegate{backend=referense}", program)
-        error = (
-            caught.value if isinstance(caught.value, UnknownNameError) else caught.value.__cause__
-        )
-        assert isinstance(error, UnknownNameError)
-        assert error.closest == "reference"
+        assert caught.value.closest == "reference"
+        assert str(caught.value.plugin).startswith("executorch-delegate [")
+        assert caught.value.stage == "delegate"
 
     @pytest.mark.parametrize("minimum", ["0", "-1"])
     def test_a_minimum_below_one_is_refused(self, session: Session, minimum: str) -> None:

@@ -119,6 +119,12 @@ def test_a_number_where_text_is_wanted_is_to_be_quoted() -> None:
     assert 'title="10"' in caught.value.hint
 
 
+def test_a_misspelt_word_is_answered_with_the_closest() -> None:
+    with pytest.raises(OptionError) as caught:
+        resolved("p{must=1,table=core-atn}")
+    assert caught.value.hint == "did you mean core-aten?"
+
+
 def test_an_unknown_option_is_answered_with_the_valid_ones() -> None:
     with pytest.raises(OptionError) as caught:
         resolved("p{must=1,cuont=2}")

@@ -18,6 +18,7 @@ from hopyard.errors import (
     PluginLoadError,
     SafeguardError,
     UnknownNameError,
+    UsageError,
 )
 from hopyard_hookspecs import Finding, Hazard, ObservedCall, Policy, Safeguard, hookimpl
 
@@ -139,6 +140,13 @@ def test_one_line_is_reported_once_and_two_lines_twice() -> None:
 def test_findings_travel_with_graphs_made_from_the_program() -> None:
     program = capture(sine, policies={"TS001": Policy.RECORD})
     assert program.with_graph(program.graph_module).findings == program.findings
+
+
+def test_a_policy_that_is_none_is_refused() -> None:
+    wrong: Any = {"TS001": "error"}
+    with pytest.raises(UsageError) as caught:
+        capture(sine, policies=wrong)
+    assert "Policy.ERROR" in str(caught.value)
 
 
 def test_an_unknown_code_is_answered_with_the_closest() -> None:

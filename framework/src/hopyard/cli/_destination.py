@@ -20,9 +20,10 @@ def destination(text: str) -> Path:
     path = Path(text).absolute()
     folder = path.parent
     if path.suffix != SUFFIX:
+        names_file = Path(text).name not in ("", "..")
         raise UsageError(
             f"{text!r} does not end in {SUFFIX}",
-            hint=f"write --out {Path(text).with_suffix(SUFFIX)}" if path.name else "name a file",
+            hint=f"write --out {Path(text).with_suffix(SUFFIX)}" if names_file else "name a file",
             stage="--out",
         )
     if not folder.is_dir():

@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _DETAILS
     parser.add_argument("factory", metavar="MODULE:FACTORY", help="makes what is captured")
     parser.add_argument(
-        "--pipeline", default="", metavar="TEXT", help="for example 'fold-scale{factor=10},dce'"
+        "--pipeline", default="", metavar="TEXT", help="for example 'decompose,dce'"
     )
     parser.add_argument("--out", metavar="FILE.pt2", help="write the program to this file")
     parser.add_argument("--grad", action="store_true", help="capture and run with gradients on")

@@ -13,9 +13,11 @@ Define one in a package of your own and bind it::
 
     scale(torch.sin, x, factor=2.0)     # in eager: exactly factor * body(x)
 
-A tracer keeps the call as one node whose first operand is the body as a graph. Every other surface
-has a default that sees through to the eager definition; :data:`SURFACES` lists those that a
-definition may replace in `Hop.rules`.
+A tracer keeps the call as one node whose first operand is the body as a graph. It does so if no
+operand requires grad, for example because gradients are off: otherwise the default autograd rule
+records the operators of the eager definition, so that gradients are right. Every other surface has
+a default that sees through to the eager definition; :data:`SURFACES` lists those that a definition
+may replace in `Hop.rules`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch.fx import GraphModule
 
 from hopyard._graph_copy import copy_graph_module
-from hopyard.errors import PassError, VerificationError
+from hopyard.errors import PassError, UsageError, VerificationError
 from hopyard.program import Program
 from hopyard.verify import check_inputs, count_nodes, verify, walk_graphs
 from hopyard_hookspecs import PassRecord, PassStep
@@ -102,7 +102,8 @@ def _run_program_pass(
 def _call(bound: BoundPass, *arguments: Any) -> Any:
     try:
         return bound.transform(*arguments)
-    except PassError as error:
+    except (PassError, UsageError) as error:
+        # What an option names is often known only when the pass runs, as with a backend.
         error.plugin = error.plugin or bound.step.provider
         error.stage = error.stage or bound.step.name
         raise

@@ -178,14 +178,22 @@ def _fitting(option: Option, value: Value, name: str, provider: Provider | None)
     try:
         return _coerce(value, option.type)
     except _Misfit:
-        quotes = isinstance(value, (bool, int, float)) and _takes_text(option.type)
         raise OptionError(
             f"option {option.name!r} of pass {name!r} takes {option.type_name}, "
             f"not {write_value(value)}",
-            hint=f'write {option.name}="{write_value(value)}" if text is meant' if quotes else "",
+            hint=_probably_meant(option, value),
             plugin=provider,
             stage=name,
         ) from None
+
+
+def _probably_meant(option: Option, value: Value) -> str:
+    if isinstance(value, str):
+        closest = closest_match(value, _words(option.type))
+        return f"did you mean {write_value(closest)}?" if closest else ""
+    if isinstance(value, (bool, int, float)) and _takes_text(option.type):
+        return f'write {option.name}="{write_value(value)}" if text is meant'
+    return ""
 
 
 def _unknown(
@@ -235,6 +243,13 @@ def _is_scalar(wanted: Any) -> bool:
 def _takes_text(wanted: Any) -> bool:
     members = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
     return str in members
+
+
+def _words(wanted: Any) -> list[str]:
+    """Return the words that a type lists."""
+    if get_origin(wanted) is Literal:
+        return [choice for choice in get_args(wanted) if isinstance(choice, str)]
+    return [word for member in get_args(wanted) for word in _words(member)]
 
 
 def _type_name(wanted: Any) -> str:

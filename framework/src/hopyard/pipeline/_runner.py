@@ -37,6 +37,7 @@ def run(pipeline: Pipeline, program: Program, session: Session) -> PipelineResul
     Raises:
         UnknownNameError: A pass of the pipeline is not registered.
         OptionError: A pass does not take its options.
+        UsageError: A pass found while it ran that an option asks for what cannot be.
         PassError: A pass raised, returned something else than it must, or said that it changed
             nothing though it did. The error names the plugin and the pass.
         VerificationError: A pass returned a graph that is not sound.

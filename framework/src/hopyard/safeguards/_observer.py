@@ -19,6 +19,7 @@ from ..errors import (
     PluginError,
     SafeguardError,
     UnknownNameError,
+    UsageError,
 )
 from ..plugins import Registered, resolve
 from ..tracing import current_location
@@ -85,9 +86,15 @@ class Observer(TorchFunctionMode):
         findings: list[Finding],
     ) -> None:
         super().__init__()
-        for code in policies:
+        for code, policy in policies.items():
             if code not in watched.hazards:
                 raise UnknownNameError("hazard", code, watched.hazards)
+            if not isinstance(policy, Policy):
+                raise UsageError(
+                    f"the policy for {code} is {policy!r}",
+                    hint=f"write one of {', '.join(map(str, Policy))}",
+                    stage="capture",
+                )
         self._watched = watched
         self._policies = policies
         self._findings = findings
