@@ -181,7 +181,7 @@ class Session:
         from .program import load_program
 
         self._bind_hops()
-        return load_program(path, self.hops)
+        return load_program(path, self.hops, self._inactive)
 
     def from_exported_program(self, exported: ExportedProgram) -> Program:
         """Return a program of `torch.export` as a program of this session; tensors are shared.

@@ -11,7 +11,7 @@ import os
 import tempfile
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,16 +71,22 @@ def save_program(program: Program, path: str | PathLike[str]) -> None:
         ) from error
 
 
-def load_program(path: str | PathLike[str], hops: Mapping[str, object]) -> Program:
+def load_program(
+    path: str | PathLike[str],
+    hops: Mapping[str, object],
+    status_of: Callable[[str], str] = lambda distribution: "",
+) -> Program:
     """Read a program.
 
     Args:
         path: A `.pt2` file.
         hops: The higher-order operators at hand, by name.
+        status_of: Why the plugin of an installed distribution takes no part, as a word; "" if it
+            does or is not installed.
 
     Raises:
         ArtifactError: The file is missing, damaged, of another kind, or contains code.
-        UnknownNameError: It needs a plugin that is not installed; the message says which.
+        UnknownNameError: It needs a plugin that takes no part; the message says which.
     """
     source = Path(path)
     if not source.is_file():
@@ -90,7 +96,7 @@ def load_program(path: str | PathLike[str], hops: Mapping[str, object]) -> Progr
             _refuse_others(archive, source)
             members = read_members(archive)
         manifest = _manifest(members, source)
-        _check_plugins(manifest, hops)
+        _check_plugins(manifest, hops, status_of)
         check_members(members)
         with _READING:
             exported = torch.export.load(repack(members))
@@ -127,17 +133,21 @@ def _manifest(members: Mapping[str, bytes], source: Path) -> Manifest:
         ) from error
 
 
-def _check_plugins(manifest: Manifest, hops: Mapping[str, object]) -> None:
+def _check_plugins(
+    manifest: Manifest, hops: Mapping[str, object], status_of: Callable[[str], str]
+) -> None:
     for name in manifest.hops:
         if name in hops:
             continue
         slug = name.partition("__")[0].replace("_", "-")
         distributions = {item.plugin: item.distribution for item in manifest.plugins}
+        distribution = distributions.get(slug, f"hopyard-{slug}")
         raise UnknownNameError(
             "higher-order operator",
             name,
             hops,
-            distribution=distributions.get(slug, f"hopyard-{slug}"),
+            distribution=distribution,
+            status=status_of(distribution),
         )
 
 
