@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from hopyard_strict_mode import strict_mode
 from torch import Tensor
 
 from hopyard import Session
 from hopyard.errors import UnknownNameError
+from hopyard_strict_mode import strict_mode
 
 
 def test_loading_a_program_whose_plugin_is_disabled(tmp_path: Path) -> None:
