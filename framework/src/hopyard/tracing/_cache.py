@@ -121,18 +121,17 @@ class Call(NamedTuple):
     operands: list[Tensor]
 
 
-class FakeCalls:
-    """Recipes of one trace, by key.
+class _Calls:
+    """Reads operator calls once, for the look-up and for the node.
 
     Attributes:
-        hits: Number of calls that were made from a recipe.
-        misses: Number of calls that were not.
+        hits: Number of calls that went the short way.
+        misses: Number of calls that were learned.
     """
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._slot_name = recorder.slots.attribute
-        self._recipes: dict[tuple[Any, ...], Recipe] = {}
         self._operators = Operators()
         self.hits = 0
         self.misses = 0
@@ -144,7 +143,7 @@ class FakeCalls:
         operator = self._operators.of(func)
         if not operator.predictable:
             return None
-        key: list[Any] = [operator, len(func.py_kernels), *_environment()]
+        key: list[Any] = [operator, len(func.py_kernels), *self._state()]
         operands: list[Tensor] = []
         lowered = self._scan(args, key, operands)
         if lowered is None:
@@ -159,6 +158,24 @@ class FakeCalls:
         if func is aten.index.Tensor and any(t.dtype in _MASK_TYPES for t in operands[1:]):
             return None
         return Call(tuple(key), tuple(lowered), keywords, operands)
+
+    def _state(self) -> tuple[Any, ...]:
+        """Return what else a call depends on."""
+        raise NotImplementedError
+
+    def _scan(
+        self, values: Sequence[Any], key: list[Any], operands: list[Tensor]
+    ) -> list[Any] | None:
+        """Append to `key` and `operands`; return the lowered values, or None for the long way."""
+        raise NotImplementedError
+
+
+class FakeCalls(_Calls):
+    """Recipes of one trace, by key."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__(recorder)
+        self._recipes: dict[tuple[Any, ...], Recipe] = {}
 
     def replay(
         self, func: OpOverload, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -179,6 +196,9 @@ class FakeCalls:
         recipe = recipe_for(output, call.operands, self._recorder)
         if recipe is not None:
             self._recipes[call.key] = recipe
+
+    def _state(self) -> tuple[Any, ...]:
+        return _environment()
 
     def _scan(
         self, values: Sequence[Any], key: list[Any], operands: list[Tensor]
@@ -222,44 +242,16 @@ class FakeCalls:
         return lowered
 
 
-class RealCalls:
+class RealCalls(_Calls):
     """Operators on real tensors that are recorded as they are: no constant, no decomposition.
 
     Their results are computed, not remembered; what is saved is finding out that they are plain.
     That depends on the operator, on the registered kernels and on the devices of its operands.
-
-    Attributes:
-        hits: Number of calls that were known to be plain.
-        misses: Number of calls that were not.
     """
 
     def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-        self._slot_name = recorder.slots.attribute
-        self._operators = Operators()
+        super().__init__(recorder)
         self._plain: set[tuple[Any, ...]] = set()
-        self.hits = 0
-        self.misses = 0
-
-    def read(
-        self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any] | None
-    ) -> Call | None:
-        """Return the call's key and lowered arguments, or None if it must take the long way."""
-        operator = self._operators.of(func)
-        if not operator.predictable:
-            return None
-        key: list[Any] = [operator, len(func.py_kernels), len(registered_kernels)]
-        operands: list[Tensor] = []
-        lowered = self._scan(args, key, operands)
-        if lowered is None:
-            return None
-        keywords: dict[str, Any] | None = None
-        if kwargs:
-            values = self._scan(tuple(kwargs.values()), key, operands)
-            if values is None:
-                return None
-            keywords = dict(zip(kwargs, values, strict=True))
-        return Call(tuple(key), tuple(lowered), keywords, operands)
 
     def replay(
         self, func: OpOverload, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -278,6 +270,9 @@ class RealCalls:
         """Remember that a call was recorded as it is."""
         self.misses += 1
         self._plain.add(call.key)
+
+    def _state(self) -> tuple[Any, ...]:
+        return (len(registered_kernels),)
 
     def _scan(
         self, values: Sequence[Any], key: list[Any], operands: list[Tensor]
