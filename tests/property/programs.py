@@ -41,14 +41,20 @@ LINES = 1 + len(EXPRESSIONS) + len(STATEMENTS)
 
 _NAME = re.compile(r"\b[vn]\d+\b")
 NOT_COMPUTED = (
-    (re.compile(r" = torch\.empty(_like)?\([^=]*\)$|resize"), "it reads what nothing has written"),
+    (
+        re.compile(r" = torch\.empty(_like)?\([^=\n]*\)\n|resize"),
+        "it reads what nothing has written",
+    ),
     (re.compile(r"default_dtype"), "a graph does not hold the default type"),
     (re.compile(r"manual_seed"), "a graph does not hold seeds"),
     (re.compile(r"detach_\("), "a graph does not hold whether views can be detached"),
     (re.compile(r"\.data = "), "a graph does not hold that data is exchanged"),
-    (re.compile(r"= \S+ \*\* v|pow\(\S+, v"), "fake powers have other strides than real ones"),
+    (
+        re.compile(r"autocast.*inference|inference.*autocast", re.DOTALL),
+        "autocast is lost in inference",
+    ),
 )
-"""Why a graph, torch's as well, may compute something else than the program, by what a line has."""
+"""Why a graph, torch's as well, may compute something else than the program, by what is in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -477,9 +483,7 @@ def _broadcast(one: Tensor, other: Tensor) -> torch.Size | None:
 
 
 def _not_computed(source: str) -> str:
-    lines = source.splitlines()
-    reasons = (reason for mark, reason in NOT_COMPUTED if any(mark.search(line) for line in lines))
-    return next(reasons, "")
+    return next((reason for mark, reason in NOT_COMPUTED if mark.search(source)), "")
 
 
 def _is_computed(value: Tensor) -> bool:

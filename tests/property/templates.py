@@ -27,6 +27,8 @@ INPUTS = (
     "latest.unsqueeze(0)",
     "torch.randn(2, 6)[:, ::2]",
     "torch.randn(1, 1)",
+    "torch.nn.Parameter(torch.randn(2, 3))",
+    "torch.inference_mode()(torch.randn)(2, 3)",
 )
 """Kinds of inputs; `latest` is the input before, whose memory is shared."""
 
