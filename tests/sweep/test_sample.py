@@ -16,15 +16,20 @@ from agreement import MODES, Outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-COUNT = 30
+COUNTS = {"operators": 30, "custom operators": 3, "higher-order operators": 4}
 MODELS = ("bert", "resnet", "mamba")
 
 
-@pytest.mark.parametrize(
-    "entry", sweep_operators.chosen("operators", count=COUNT), ids=lambda entry: entry.name
-)
-def test_an_operator_is_captured_as_torch_captures_it(entry: Any) -> None:
-    for case, verdict in sweep_operators.sweep("operators", [entry], MODES, samples=1):
+OPERATORS = [
+    pytest.param(database, entry, id=entry.name)
+    for database, count in COUNTS.items()
+    for entry in sweep_operators.chosen(database, count=count)
+]
+
+
+@pytest.mark.parametrize(("database", "entry"), OPERATORS)
+def test_an_operator_is_captured_as_torch_captures_it(database: str, entry: Any) -> None:
+    for case, verdict in sweep_operators.sweep(database, [entry], MODES, samples=1):
         assert not sweep_operators.is_failure(case, verdict), f"{case.command}\n{verdict.detail}"
 
 
