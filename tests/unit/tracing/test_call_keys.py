@@ -1,0 +1,136 @@
+"""Everything that the result of a remembered operator depends on is in its key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+
+from hopyard.tracing import Recorder, ValueRecorder
+from hopyard.tracing._cache import FakeCalls
+
+add = torch.ops.aten.add.Tensor
+
+
+@contextmanager
+def switched(set_value: Callable[[Any], None], value: Any, before: Any) -> Iterator[None]:
+    set_value(value)
+    try:
+        yield
+    finally:
+        set_value(before)
+
+
+@contextmanager
+def another_kernel() -> Iterator[None]:
+    library = torch.library.Library("hopyard_call_keys", "DEF")
+    library.define("nothing(Tensor x) -> Tensor")
+    library.impl("nothing", lambda x: x.clone(), "CPU")
+    try:
+        yield
+    finally:
+        library._destroy()
+
+
+@contextmanager
+def another_python_rule() -> Iterator[None]:
+    key = torch._C.DispatchKey.ZeroTensor
+    assert key not in add.py_kernels
+    add.py_kernels[key] = add.redispatch
+    try:
+        yield
+    finally:
+        del add.py_kernels[key]
+
+
+STATES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "default dtype": lambda: switched(torch.set_default_dtype, torch.float64, torch.float32),
+    "grad mode": torch.no_grad,
+    "inference mode": torch.inference_mode,
+    "deterministic algorithms": lambda: switched(torch.use_deterministic_algorithms, True, False),
+    "mkldnn": lambda: switched(
+        torch._C._set_mkldnn_enabled,
+        not torch._C._get_mkldnn_enabled(),
+        torch._C._get_mkldnn_enabled(),
+    ),
+    "cudnn": lambda: switched(
+        torch._C._set_cudnn_enabled,
+        not torch._C._get_cudnn_enabled(),
+        torch._C._get_cudnn_enabled(),
+    ),
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "included keys": lambda: torch._C._IncludeDispatchKeyGuard(
+        torch._C.DispatchKey.PythonDispatcher
+    ),
+    "excluded keys": torch._C._AutoDispatchBelowAutograd,
+    "registered kernels": another_kernel,
+    "the operator's Python rules": another_python_rule,
+}
+
+
+@pytest.fixture
+def key_of() -> Callable[..., tuple[Any, ...]]:
+    fake_mode = FakeTensorMode()
+    recorder = Recorder(ValueRecorder(fake_mode))
+    calls = FakeCalls(recorder)
+    tracked: list[Tensor] = []
+
+    def key(*args: Any, operator: Any = add, **kwargs: Any) -> tuple[Any, ...]:
+        for value in args:
+            if isinstance(value, Tensor) and recorder.slots.get(value) is None:
+                recorder.placeholder(f"x{len(tracked)}", value)
+                tracked.append(value)
+        call = calls.read(operator, args, kwargs)
+        assert call is not None
+        return call.key
+
+    key.fake = fake_mode.from_tensor  # type: ignore[attr-defined]
+    return key
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_state_that_operators_see(state: str, key_of: Any) -> None:
+    x = key_of.fake(torch.ones(2, 3))
+    before = key_of(x, x)
+    with STATES[state]():
+        assert key_of(x, x) != before
+    assert key_of(x, x) == before
+
+
+OPERANDS: dict[str, Callable[[], Tensor]] = {
+    "shape": lambda: torch.ones(3, 2),
+    "stride": lambda: torch.ones(3, 2).t(),
+    "offset": lambda: torch.ones(9)[3:].view(2, 3),
+    "dtype": lambda: torch.ones(2, 3, dtype=torch.int64),
+    "storage size": lambda: torch.ones(9)[:6].view(2, 3),
+    "requires grad": lambda: torch.ones(2, 3, requires_grad=True),
+}
+
+
+@pytest.mark.parametrize("kind", OPERANDS)
+def test_what_an_operand_is(kind: str, key_of: Any) -> None:
+    plain = key_of.fake(torch.ones(2, 3))
+    alike = key_of.fake(torch.ones(2, 3))
+    other = key_of.fake(OPERANDS[kind]())
+    assert key_of(plain, plain) == key_of(alike, alike)
+    assert key_of(other, other) != key_of(plain, plain)
+
+
+def test_values_types_names_and_the_operator(key_of: Any) -> None:
+    x = key_of.fake(torch.ones(2, 3))
+    keys = [
+        key_of(x, x),
+        *(key_of(x, number, operator=torch.ops.aten.add.Scalar) for number in (1, 1.0, True, 2)),
+        key_of(x, x, alpha=1),
+        key_of(x, x, alpha=2),
+        key_of(x, x, operator=torch.ops.aten.sub.Tensor),
+        key_of(x, [2, 3], operator=torch.ops.aten.view.default),
+        key_of(x, (2, 3), operator=torch.ops.aten.view.default),
+        key_of(x, [6], operator=torch.ops.aten.view.default),
+    ]
+    assert len(set(keys)) == len(keys)
