@@ -32,7 +32,7 @@ import hopyard
 from hopyard.errors import CaptureError
 from hopyard.testing import describe_graph
 from hopyard.tracing import TracingMode
-from hopyard.tracing._nodes import NodeWriter
+from hopyard.tracing.recording._nodes import NodeWriter
 
 CAPTURES = 200
 SETTLED = 50

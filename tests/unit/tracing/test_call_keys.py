@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 from hopyard.tracing import Recorder, ValueRecorder
-from hopyard.tracing._cache import FakeCalls
+from hopyard.tracing.memory._calls import FakeCalls
 
 add = torch.ops.aten.add.Tensor
 

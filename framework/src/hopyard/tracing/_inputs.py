@@ -10,8 +10,8 @@ from torch import Tensor
 from .._torch.fake import FakeTensor, FakeTensorMode, detect_fake_mode
 from .._torch.symbolic import ShapeEnv
 from ..errors import UsageError
-from ._fakes import FakeFactory
 from ._techniques import Techniques
+from .memory._fakes import FakeFactory
 
 
 def fake_mode_for(values: Iterable[Any], *, allow_non_fake_inputs: bool = False) -> FakeTensorMode:

@@ -17,9 +17,9 @@ from .._torch.graphs import PyTreeCodeGen, PyTreeInfo
 from .._torch.pytree import TreeSpec, tree_flatten, tree_unflatten
 from ..errors import UnknownNameError, UsageError
 from ._inputs import fake_mode_for, fakify
-from ._locations import StackTraces
 from ._mode import DecompositionTable
 from ._tracer import Placeholder, Tracer, TracingOptions
+from .provenance._locations import StackTraces
 
 TRACING_MODES: tuple[TracingModeName, ...] = ("fake", "real")
 

@@ -28,10 +28,10 @@ from .._torch.fake import (
 from .._torch.proxies import ProxyTorchDispatchMode
 from .._torch.pytree import tree_flatten, tree_leaves
 from ..errors import CaptureError, DataDependentError, UnsupportedError
-from ._bridge import TorchTracer
-from ._cache import MISSING, Call, needs_exact_strides
-from ._constants import ConstantFolder
-from ._locations import current_location
+from .bridge._torch_tracer import TorchTracer
+from .memory._calls import MISSING, Call, needs_exact_strides
+from .provenance._locations import current_location
+from .recording._constants import ConstantFolder
 
 if TYPE_CHECKING:
     from ._tracer import Tracer

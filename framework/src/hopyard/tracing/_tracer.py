@@ -23,14 +23,14 @@ from .._torch.fake import (
 from .._torch.proxies import ProxyTorchDispatchMode, suspend_tracing
 from .._torch.symbolic import GuardOnDataDependentSymNode, ShapeEnv
 from ..errors import CaptureError, DataDependentError, HopyardError, UnsupportedError
-from ._cache import FakeCalls, RealCalls
-from ._locations import StackTraces, current_location, raising_location
 from ._mode import DecompositionTable, TracingMode
-from ._recorder import Recorder
-from ._reentry import announced
-from ._regions import Region, lift_captured
 from ._techniques import Techniques
-from ._values import ValueRecorder
+from .bridge._reentry import announced
+from .bridge._regions import Region, lift_captured
+from .memory._calls import FakeCalls, RealCalls
+from .provenance._locations import StackTraces, current_location, raising_location
+from .recording._recorder import Recorder
+from .recording._values import ValueRecorder
 
 TraceRuleFunction = Callable[
     ["Tracer", HigherOrderOperator, tuple[Any, ...], Mapping[str, Any]], Any

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._torch.dispatch import OpOverload
-from .._torch.fake import unset_fake_temporarily
-from .._torch.pytree import TreeSpec, tree_leaves, tree_unflatten
+from ..._torch.dispatch import OpOverload
+from ..._torch.fake import unset_fake_temporarily
+from ..._torch.pytree import TreeSpec, tree_leaves, tree_unflatten
+from ..symbols._tracker import SYMBOLIC
 from ._slots import Slot, TensorSlots
-from ._symbols import SYMBOLIC
 
 LARGEST_CONSTANT = 1
 """Number of elements up to which a value is carried along."""

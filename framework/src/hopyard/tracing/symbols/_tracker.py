@@ -16,8 +16,8 @@ import torch
 from torch import SymBool, SymFloat, SymInt, Tensor
 from torch.fx import Graph, Node
 
-from .._torch.symbolic import SymNode, expression_handlers
-from ..errors import UnsupportedError
+from ..._torch.symbolic import SymNode, expression_handlers
+from ...errors import UnsupportedError
 
 Symbolic = SymInt | SymFloat | SymBool
 SYMBOLIC: tuple[type, ...] = (SymInt, SymFloat, SymBool)

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from .._torch.dispatch import (
+from ..._torch.dispatch import (
     disable_torch_dispatch,
     is_transformed,
     preserve_dispatch_keys,
     use_meta_kernels,
 )
-from .._torch.fake import FakeTensor, FakeTensorMode, forbid_data_access, make_subclass
+from ..._torch.fake import FakeTensor, FakeTensorMode, forbid_data_access, make_subclass
 
 _empty_strided: Final = torch.empty_strided
 _as_strided: Final = torch.ops.aten.as_strided.default

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._torch.graphs import TensorMetadata, extract_tensor_metadata
+from ..._torch.graphs import TensorMetadata, extract_tensor_metadata
 
 
 class Metadata:

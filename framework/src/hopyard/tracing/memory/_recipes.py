@@ -11,7 +11,7 @@ from torch.fx import Node
 from ._metadata import Metadata
 
 if TYPE_CHECKING:
-    from ._recorder import Recorder
+    from ..recording._recorder import Recorder
 
 
 class Recipe(Protocol):

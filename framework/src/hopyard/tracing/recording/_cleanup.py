@@ -8,8 +8,8 @@ from typing import Any
 
 from torch.fx import Graph, Node
 
-from .._torch.symbolic import is_accessor_node
-from ._symbols import SYMBOLIC
+from ..._torch.symbolic import is_accessor_node
+from ..symbols._tracker import SYMBOLIC
 
 
 def remove_unused_symbols(graph: Graph) -> None:

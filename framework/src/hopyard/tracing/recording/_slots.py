@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.fx import Node
 
-from .._torch.fake import FakeTensor
-from ._metadata import Metadata
+from ..._torch.fake import FakeTensor
+from ..memory._metadata import Metadata
 
 _serial = itertools.count()
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch.fx import GraphModule
 
-from .._torch import proxies
-from .._torch.fake import FakeTensorMode
+from ..._torch import proxies
+from ..._torch.fake import FakeTensorMode
 
 if TYPE_CHECKING:
-    from ._tracer import Tracer
+    from .._tracer import Tracer
 
 
 class _Active(threading.local):
@@ -85,7 +85,7 @@ def _leave() -> None:
 def _subgraph(
     function: Callable[..., Any], args: tuple[Any, ...], table: Mapping[Any, Any] | None
 ) -> GraphModule:
-    from ._make_fx import make_fx, trace_function
+    from .._make_fx import make_fx, trace_function
 
     if _active.tracer is None:
         # Another thread captures; this one runs an operator that wants a graph all the same.

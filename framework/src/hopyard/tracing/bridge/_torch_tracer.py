@@ -16,11 +16,11 @@ from torch.fx import Node, Proxy
 from torch.fx import Tracer as FxTracer
 from torch.nn import Module
 
-from ._slots import Slot
-from ._symbols import SYMBOLIC, Deferred
+from ..recording._slots import Slot
+from ..symbols._tracker import SYMBOLIC, Deferred
 
 if TYPE_CHECKING:
-    from ._tracer import Tracer
+    from .._tracer import Tracer
 
 
 class TrackedTensor(NamedTuple):

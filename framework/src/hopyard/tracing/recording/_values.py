@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_aggregate
 
-from .._torch.dispatch import disable_torch_dispatch
-from .._torch.fake import FakeTensor, FakeTensorMode, fast_detach
-from .._torch.graphs import extract_tensor_metadata
-from .._torch.proxies import suspend_tracing
-from ._fakes import FakeFactory
-from ._metadata import Metadata, MetadataTable
+from ..._torch.dispatch import disable_torch_dispatch
+from ..._torch.fake import FakeTensor, FakeTensorMode, fast_detach
+from ..._torch.graphs import extract_tensor_metadata
+from ..._torch.proxies import suspend_tracing
+from ..memory._fakes import FakeFactory
+from ..memory._metadata import Metadata, MetadataTable
 
 
 class ValueRecorder:

@@ -15,7 +15,7 @@ from torch.fx import Node
 from hopyard_hookspecs import SourceLocation
 
 _TORCH = str(Path(torch.__file__).parent)
-_HOPYARD = str(Path(__file__).parents[1])
+_HOPYARD = str(Path(__file__).parents[2])
 _FRAME = re.compile(r'File "(?P<file>.+)", line (?P<line>\d+), in (?P<function>.+)')
 
 

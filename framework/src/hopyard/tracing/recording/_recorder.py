@@ -11,16 +11,16 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.nn import Module, Parameter
 
-from .._torch.dispatch import OpOverload
-from .._torch.graphs import LazyGraphModule
-from .._torch.symbolic import ShapeEnv, compute_unbacked_bindings
-from ..errors import UnsupportedError
+from ..._torch.dispatch import OpOverload
+from ..._torch.graphs import LazyGraphModule
+from ..._torch.symbolic import ShapeEnv, compute_unbacked_bindings
+from ...errors import UnsupportedError
+from ..memory._metadata import Metadata
+from ..provenance._locations import StackTraces
+from ..symbols._tracker import Deferred, SymbolTracker, is_symbolic
 from ._cleanup import merge_symbols, remove_unused_symbols
-from ._locations import StackTraces
-from ._metadata import Metadata
 from ._nodes import NodeWriter
 from ._slots import Slot, TensorSlots
-from ._symbols import Deferred, SymbolTracker, is_symbolic
 from ._values import ValueRecorder
 
 _ATOMS = (

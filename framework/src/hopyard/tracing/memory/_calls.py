@@ -32,7 +32,7 @@ from torch import (
 )
 from torch.nn import Parameter
 
-from .._torch.dispatch import (
+from ..._torch.dispatch import (
     OpOverload,
     disable_torch_dispatch,
     excluded_dispatch_keys,
@@ -43,9 +43,9 @@ from .._torch.dispatch import (
     layout_constraint,
     registered_kernels,
 )
-from .._torch.fake import FakeTensor
+from ..._torch.fake import FakeTensor
+from ..recording._recorder import Recorder
 from ._recipes import Recipe, recipe_for
-from ._recorder import Recorder
 
 aten = torch.ops.aten
 

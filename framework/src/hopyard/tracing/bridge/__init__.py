@@ -1,0 +1,1 @@
+"""What torch's own higher-order operators need of a tracer, answered by ours."""

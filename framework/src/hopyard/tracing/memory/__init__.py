@@ -1,0 +1,1 @@
+"""The operators that a capture has seen, and how it makes their results again."""

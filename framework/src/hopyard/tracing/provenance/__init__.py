@@ -1,0 +1,1 @@
+"""Where in the user's program a node comes from."""
