@@ -15,21 +15,28 @@ from hopyard_hookspecs import TracingMode as TracingModeName
 
 from .._torch.graphs import PyTreeCodeGen, PyTreeInfo
 from .._torch.pytree import TreeSpec, tree_flatten, tree_unflatten
-from ..errors import UnknownNameError, UsageError
+from ..errors import UnknownNameError, UnsupportedError, UsageError
 from ._inputs import fake_mode_for, fakify
 from ._mode import DecompositionTable
 from ._tracer import Placeholder, Tracer, TracingOptions
 from .provenance._locations import StackTraces
 
-TRACING_MODES: tuple[TracingModeName, ...] = ("fake", "real")
+TRACING_MODES: tuple[TracingModeName, ...] = ("fake", "real", "symbolic")
 
 
 def make_fx(
     function: Callable[..., Any],
     decomposition_table: DecompositionTable | None = None,
     tracing_mode: TracingModeName = "real",
+    _allow_non_fake_inputs: bool = False,
     *,
+    pre_dispatch: bool = False,
+    record_module_stack: bool = False,
+    _allow_fake_constant: bool = False,
+    _error_on_data_dependent_ops: bool = True,
     record_stack_traces: bool = False,
+    proxy_module_inputs: bool = False,
+    _disable_torch_fn_metadata_mode: bool = False,
 ) -> Callable[..., GraphModule]:
     """Return a function that, called with example inputs, returns `function` as a graph.
 
@@ -40,32 +47,62 @@ def make_fx(
         function: A function, module or other callable of positional arguments.
         decomposition_table: Operators to record as what they decompose into.
         tracing_mode: `"real"` computes with the inputs' data, `"fake"` with shapes only.
+        _allow_non_fake_inputs: Whether a fake capture may mix real tensors with fake ones.
+        pre_dispatch: Whether to record above autograd and autocast instead of below.
+        record_module_stack: Whether `node.meta` names the modules that a node was made in. As with
+            torch, that takes a function with an attribute `_orig_mod`, which is the outermost of
+            them.
+        _allow_fake_constant: Whether a real capture may use fake tensors that are no inputs.
+        _error_on_data_dependent_ops: Whether a real capture refuses to read a tensor's value; if
+            not, the value becomes part of the graph.
         record_stack_traces: Whether `node.meta["stack_trace"]` holds the lines that led to a node.
+        proxy_module_inputs: Whether inputs that are modules are inputs of the graph.
+        _disable_torch_fn_metadata_mode: Whether to do without the function mode that notes which
+            torch function a node comes from.
 
     Raises:
         UnknownNameError: `tracing_mode` is another word.
+        UnsupportedError: Symbolic or pre-dispatch captures are asked for.
         UsageError: The example inputs do not fit the function's signature (when called).
         CaptureError: The function cannot be captured (when called).
     """
     if tracing_mode not in TRACING_MODES:
         raise UnknownNameError("tracing mode", tracing_mode, TRACING_MODES)
+    _refuse_unsupported(tracing_mode, pre_dispatch=pre_dispatch)
 
     @functools.wraps(function)
     def traced(*args: Any) -> GraphModule:
         values, spec = tree_flatten(args)
         fake_mode = None
         if tracing_mode == "fake":
-            fake_mode = fake_mode_for(values)
+            fake_mode = fake_mode_for(values, allow_non_fake_inputs=_allow_non_fake_inputs)
             values = fakify(values, fake_mode)
         options = TracingOptions(
             tracing_mode,
             fake_mode,
             dict(decomposition_table or {}),
             stack_traces=StackTraces(sys._getframe().f_code) if record_stack_traces else None,
+            pre_dispatch=pre_dispatch,
+            record_module_stack=record_module_stack,
+            allow_fake_constants=_allow_fake_constant,
+            refuse_reading=_error_on_data_dependent_ops,
+            proxy_module_inputs=proxy_module_inputs,
+            note_functions=not _disable_torch_fn_metadata_mode,
         )
         return trace_function(Tracer(options), function, tree_unflatten(values, spec))
 
     return traced
+
+
+def _refuse_unsupported(tracing_mode: TracingModeName, *, pre_dispatch: bool) -> None:
+    refused = "tracing_mode='symbolic'" if tracing_mode == "symbolic" else ""
+    refused = "pre_dispatch=True" if pre_dispatch else refused
+    if refused:
+        raise UnsupportedError(
+            f"{refused} is not implemented yet",
+            hint="use torch.fx.experimental.proxy_tensor.make_fx meanwhile",
+            stage="make_fx",
+        )
 
 
 def trace_function(

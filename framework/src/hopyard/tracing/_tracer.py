@@ -61,6 +61,12 @@ class TracingOptions:
         trace_rules: How to record higher-order operators, by name; overrides their own rules.
         surroundings: Context managers entered, in order, around the user's code.
         stack_traces: Writes the source lines of nodes; None if they are not wanted.
+        pre_dispatch: Whether operators are recorded above autograd.
+        record_module_stack: Whether nodes tell the modules that they were made in.
+        allow_fake_constants: Whether fake tensors that are no inputs may be used in real captures.
+        refuse_reading: Whether reading the value of a real tensor is refused.
+        proxy_module_inputs: Whether inputs that are modules are inputs of the graph.
+        note_functions: Whether a function mode notes which torch function a node comes from.
         techniques: What makes the capture fast.
     """
 
@@ -70,6 +76,12 @@ class TracingOptions:
     trace_rules: Mapping[str, TraceRuleFunction] = field(default_factory=dict)
     surroundings: tuple[Callable[[], AbstractContextManager[Any]], ...] = ()
     stack_traces: StackTraces | None = None
+    pre_dispatch: bool = False
+    record_module_stack: bool = False
+    allow_fake_constants: bool = False
+    refuse_reading: bool = True
+    proxy_module_inputs: bool = False
+    note_functions: bool = True
     techniques: Techniques = field(default_factory=Techniques.chosen)
 
 
