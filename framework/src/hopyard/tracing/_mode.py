@@ -29,7 +29,9 @@ from .._torch.proxies import ProxyTorchDispatchMode
 from .._torch.pytree import tree_flatten, tree_leaves
 from ..errors import CaptureError, DataDependentError, UnsupportedError
 from .bridge._torch_tracer import TorchTracer
-from .memory._calls import MISSING, Call, needs_exact_strides
+from .memory._calls import Call
+from .memory._operators import needs_exact_strides
+from .memory._propagation import MISSING
 from .provenance._locations import current_location
 from .recording._constants import ConstantFolder
 
@@ -75,7 +77,7 @@ class TracingMode(ProxyTorchDispatchMode):
         # Used by torch's rule for regions that are traced once and called often.
         self._invoke_subgraph_names: set[str] = set()
         self._invoke_subgraph_cache: dict[Any, str] = {}
-        self.calls = tracer.new_calls()
+        self.calls = tracer.new_calls(decomposition_table)
         self._displaced: list[TorchDispatchMode | None] = []
 
     @classmethod
@@ -111,7 +113,8 @@ class TracingMode(ProxyTorchDispatchMode):
     ) -> Generator[DecompositionTable, None, None]:
         """Use another decomposition table for a while."""
         previous = self.decomposition_table, self.calls
-        self.decomposition_table, self.calls = decomposition_table or {}, self._capture.new_calls()
+        self.decomposition_table = decomposition_table or {}
+        self.calls = self._capture.new_calls(self.decomposition_table)
         try:
             yield self.decomposition_table
         finally:

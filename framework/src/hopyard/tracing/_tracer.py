@@ -28,6 +28,7 @@ from ._techniques import Techniques
 from .bridge._reentry import announced
 from .bridge._regions import Region, lift_captured
 from .memory._calls import FakeCalls, RealCalls
+from .memory._propagation import Propagation
 from .provenance._locations import StackTraces, current_location, raising_location
 from .recording._recorder import Recorder
 from .recording._values import ValueRecorder
@@ -108,13 +109,17 @@ class Tracer:
         self.enable_thunkify = False
         self._mode = TracingMode(self, options.decompositions)
 
-    def new_calls(self) -> FakeCalls | RealCalls | None:
+    def new_calls(self, decompositions: DecompositionTable) -> FakeCalls | RealCalls | None:
         """Return an empty memory of calls, for one decomposition table; None if switched off."""
-        if not self.options.techniques.memory:
+        techniques = self.options.techniques
+        if not techniques.memory:
             return None
-        if self.options.fake_mode is not None:
-            return FakeCalls(self.recorder)
-        return RealCalls(self.recorder)
+        fake_mode = self.options.fake_mode
+        if fake_mode is None:
+            return RealCalls(self.recorder, decompositions)
+        direct = techniques.direct_propagation and Propagation.suits(fake_mode)
+        propagation = Propagation(self.recorder.values.fakes) if direct else None
+        return FakeCalls(self.recorder, decompositions, propagation)
 
     @property
     def shape_env(self) -> ShapeEnv | None:
