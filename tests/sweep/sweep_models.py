@@ -279,7 +279,7 @@ def main() -> int:
     """Run the sweep that the command line asks for; return how many captures differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=list(ARCHITECTURES), help="default: all")
-    parser.add_argument("--mode", choices=MODES, action="append", help="default: both")
+    parser.add_argument("--mode", choices=MODES, action="append", help="default: all")
     parser.add_argument("--form", choices=FORMS, action="append", help="default: both")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -289,13 +289,13 @@ def main() -> int:
     start = time.perf_counter()
     columns = list(itertools.product(options.form or FORMS, options.mode or MODES))
     names = options.only or list(ARCHITECTURES)
-    print(f"{'':12}" + "".join(f"{form + ', ' + mode:>28}" for form, mode in columns))
+    print(f"{'':12}" + "".join(f"{form + ', ' + mode:>36}" for form, mode in columns))
     failures: list[str] = []
     for name in names:
         print(f"{name:12}", end="", flush=True)
         for (form, mode), verdict in sweep(name, columns):
             told = f"{verdict.outcome.value} ({verdict.nodes} nodes)"
-            print(f"{told:>28}", end="", flush=True)
+            print(f"{told:>36}", end="", flush=True)
             if verdict.outcome is not Outcome.SAME:
                 command = f"python tests/sweep/sweep_models.py --only {name} --mode {mode}"
                 failures.append(f"{command} --form {form}\n  {verdict.detail[:1000]}")
