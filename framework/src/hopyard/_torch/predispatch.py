@@ -17,6 +17,9 @@ from torch.autograd import forward_ad as _forward_ad
 from torch.fx.experimental.proxy_tensor import (
     PreDispatchTorchFunctionMode as PreDispatchTorchFunctionMode,
 )
+from torch.fx.experimental.proxy_tensor import (
+    _temp_remove_pre_dispatch_torch_function_mode as hide_state_recorder,
+)
 
 FORWARD_AD_FUNCTIONS: frozenset[_Any] = frozenset(
     (
@@ -68,6 +71,7 @@ __all__ = [
     "enable_python_dispatcher",
     "enter_autocast",
     "exit_autocast",
+    "hide_state_recorder",
     "is_dispatch_key_included",
     "is_dual_level_entered",
     "pre_dispatch_modes",

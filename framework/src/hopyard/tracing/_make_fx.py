@@ -18,7 +18,7 @@ from .._torch.pytree import TreeSpec, tree_flatten, tree_unflatten
 from ..errors import UnknownNameError, UnsupportedError, UsageError
 from ._inputs import fake_mode_for, fakify
 from ._mode import DecompositionTable
-from ._tracer import Placeholder, Tracer, TracingOptions
+from ._tracer import Placeholder, Tracer, TracingOptions, suspended
 from .provenance._locations import StackTraces
 
 TRACING_MODES: tuple[TracingModeName, ...] = ("fake", "real", "symbolic")
@@ -76,7 +76,8 @@ def make_fx(
         fake_mode = None
         if tracing_mode == "fake":
             fake_mode = fake_mode_for(values, allow_non_fake_inputs=_allow_non_fake_inputs)
-            values = fakify(values, fake_mode)
+            with suspended():
+                values = fakify(values, fake_mode)
         options = TracingOptions(
             tracing_mode,
             fake_mode,

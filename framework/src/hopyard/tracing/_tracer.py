@@ -20,7 +20,7 @@ from .._torch.fake import (
     DynamicOutputShapeException,
     FakeTensorMode,
 )
-from .._torch.predispatch import enable_python_dispatcher
+from .._torch.predispatch import enable_python_dispatcher, hide_state_recorder
 from .._torch.proxies import ProxyTorchDispatchMode, suspend_tracing
 from .._torch.symbolic import GuardOnDataDependentSymNode, ShapeEnv
 from ..errors import CaptureError, DataDependentError, HopyardError, UnsupportedError
@@ -247,7 +247,10 @@ class Tracer:
         pre_dispatch = self.options.pre_dispatch
         with ExitStack() as stack:
             if self._outer is None:
+                # Another capture goes on around this one. What happens here is none of its program.
+                stack.enter_context(hide_state_recorder())
                 stack.enter_context(_grad_mode_restored())
+            stack.enter_context(_autocast_cache_disabled())
             if self.options.fake_mode is not None:
                 stack.enter_context(self.options.fake_mode)
                 # Above autograd the tracer sees an operator once; the fake mode sees what it calls.
@@ -263,7 +266,6 @@ class Tracer:
                 stack.enter_context(StateRecorder(self, self._mode))
             stack.enter_context(self._mode)
             stack.enter_context(announced(self))
-            stack.enter_context(_autocast_cache_disabled())
             yield
 
     def _explain(self, error: Exception) -> CaptureError:
@@ -312,9 +314,11 @@ def refuse_lost_gradient(captured: Tensor) -> None:
     )
 
 
-def suspended() -> AbstractContextManager[Any]:
-    """Return a context in which no tracer records, neither ours nor torch's."""
-    return suspend_tracing()
+@contextmanager
+def suspended() -> Generator[None, None, None]:
+    """Enter a context in which no tracer records, neither ours nor torch's."""
+    with suspend_tracing(), hide_state_recorder():
+        yield
 
 
 @contextmanager
