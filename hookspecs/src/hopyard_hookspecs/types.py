@@ -13,8 +13,10 @@ The textual form keeps a plugin's declarations free of heavy imports: `hopyard p
 without importing torch.
 """
 
-TracingMode: TypeAlias = Literal["real", "fake"]
-"""How a capture computes values: on the given tensors, or on fake tensors without data."""
+TracingMode: TypeAlias = Literal["real", "fake", "symbolic"]
+"""How a capture computes values: on the given tensors, on fake tensors without data, or on fake
+tensors whose sizes are symbols.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ class CaptureRequest:
         target: The module or function.
         args: Positional example inputs, as given by the user. Never modify them.
         kwargs: Keyword example inputs.
-        tracing_mode: `"fake"` computes shapes only, `"real"` also values.
+        tracing_mode: `"fake"` computes shapes only, `"real"` also values, `"symbolic"` shapes
+            with symbols for sizes.
         pre_dispatch: Whether the graph is taken above autograd.
     """
 

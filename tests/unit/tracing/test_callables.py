@@ -206,7 +206,7 @@ def test_a_wrong_number_of_inputs_is_a_usage_error(mode: Any) -> None:
 def test_an_unknown_mode_names_the_valid_ones() -> None:
     with pytest.raises(UnknownNameError) as raised:
         hopyard.make_fx(torch.sin, tracing_mode="reel")
-    assert raised.value.valid == ("fake", "real")
+    assert raised.value.valid == ("fake", "real", "symbolic")
     assert raised.value.closest == "real"
 
 

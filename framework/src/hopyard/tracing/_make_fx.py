@@ -16,12 +16,12 @@ from hopyard_hookspecs import TracingMode as TracingModeName
 from .._torch.graphs import PyTreeCodeGen, PyTreeInfo
 from .._torch.pytree import TreeSpec, tree_flatten, tree_unflatten
 from ..errors import UnknownNameError, UsageError
-from ._inputs import fake_mode_for, fakify
+from ._inputs import fake_mode_for, fakify, symbolize
 from ._mode import DecompositionTable
 from ._tracer import Placeholder, Tracer, TracingOptions
 from .provenance._locations import StackTraces
 
-TRACING_MODES: tuple[TracingModeName, ...] = ("fake", "real")
+TRACING_MODES: tuple[TracingModeName, ...] = ("fake", "real", "symbolic")
 
 
 def make_fx(
@@ -39,7 +39,9 @@ def make_fx(
     Args:
         function: A function, module or other callable of positional arguments.
         decomposition_table: Operators to record as what they decompose into.
-        tracing_mode: `"real"` computes with the inputs' data, `"fake"` with shapes only.
+        tracing_mode: `"real"` computes with the inputs' data, `"fake"` with shapes only,
+            `"symbolic"` with sizes and integers as symbols. What was assumed of them is in
+            `shape_env` of the result.
         record_stack_traces: Whether `node.meta["stack_trace"]` holds the lines that led to a node.
 
     Raises:
@@ -54,16 +56,23 @@ def make_fx(
     def traced(*args: Any) -> GraphModule:
         values, spec = tree_flatten(args)
         fake_mode = None
-        if tracing_mode == "fake":
-            fake_mode = fake_mode_for(values)
-            values = fakify(values, fake_mode)
+        symbolic = tracing_mode == "symbolic"
+        if tracing_mode != "real":
+            fake_mode = fake_mode_for(values, symbolic=symbolic)
+            if symbolic or not fake_mode.static_shapes:
+                values = symbolize(values, fake_mode, integers=symbolic)
+            else:
+                values = fakify(values, fake_mode)
         options = TracingOptions(
             tracing_mode,
             fake_mode,
             dict(decomposition_table or {}),
             stack_traces=StackTraces(sys._getframe().f_code) if record_stack_traces else None,
         )
-        return trace_function(Tracer(options), function, tree_unflatten(values, spec))
+        graph_module = trace_function(Tracer(options), function, tree_unflatten(values, spec))
+        if fake_mode is not None and symbolic:
+            graph_module.shape_env = fake_mode.shape_env
+        return graph_module
 
     return traced
 
