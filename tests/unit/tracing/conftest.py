@@ -35,6 +35,8 @@ class Comparison:
         """Return our graph of `function` on `inputs`, or on what `fresh` makes for each tracer."""
 
         def capture(make: Callable[..., Any]) -> GraphModule:
+            # Dynamo, which operators may hand their bodies to, remembers the sizes it has seen.
+            torch._dynamo.reset()
             torch.manual_seed(0)
             values = inputs if fresh is None else fresh()
             return make(function, decompositions, self.mode)(*values)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any as _Any
 
-from torch._C import _EnablePythonDispatcher as enable_python_dispatcher
 from torch.fx.experimental.sym_node import SymNode as SymNode
 from torch.fx.experimental.symbolic_shapes import (
     GuardOnDataDependentSymNode as GuardOnDataDependentSymNode,
@@ -34,7 +33,6 @@ __all__ = [
     "ShapeEnv",
     "SymNode",
     "compute_unbacked_bindings",
-    "enable_python_dispatcher",
     "expression_handlers",
     "input_source",
     "insert_deferred_runtime_asserts",

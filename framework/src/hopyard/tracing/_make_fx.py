@@ -18,7 +18,7 @@ from .._torch.pytree import TreeSpec, tree_flatten, tree_unflatten
 from ..errors import UnknownNameError, UsageError
 from ._inputs import fake_mode_for, fakify, symbolize
 from ._mode import DecompositionTable
-from ._tracer import Placeholder, Tracer, TracingOptions
+from ._tracer import Placeholder, Tracer, TracingOptions, suspended
 from .provenance._locations import StackTraces
 
 TRACING_MODES: tuple[TracingModeName, ...] = ("fake", "real", "symbolic")
@@ -28,8 +28,15 @@ def make_fx(
     function: Callable[..., Any],
     decomposition_table: DecompositionTable | None = None,
     tracing_mode: TracingModeName = "real",
+    _allow_non_fake_inputs: bool = False,
     *,
+    pre_dispatch: bool = False,
+    record_module_stack: bool = False,
+    _allow_fake_constant: bool = False,
+    _error_on_data_dependent_ops: bool = True,
     record_stack_traces: bool = False,
+    proxy_module_inputs: bool = False,
+    _disable_torch_fn_metadata_mode: bool = False,
 ) -> Callable[..., GraphModule]:
     """Return a function that, called with example inputs, returns `function` as a graph.
 
@@ -42,7 +49,18 @@ def make_fx(
         tracing_mode: `"real"` computes with the inputs' data, `"fake"` with shapes only,
             `"symbolic"` with sizes and integers as symbols. What was assumed of them is in
             `shape_env` of the result.
+        _allow_non_fake_inputs: Whether a fake capture may mix real tensors with fake ones.
+        pre_dispatch: Whether to record above autograd and autocast instead of below.
+        record_module_stack: Whether `node.meta` names the modules that a node was made in. As with
+            torch, that takes a function with an attribute `_orig_mod`, which is the outermost of
+            them.
+        _allow_fake_constant: Whether a real capture may use fake tensors that are no inputs.
+        _error_on_data_dependent_ops: Whether a real capture refuses to read a tensor's value; if
+            not, the value becomes part of the graph.
         record_stack_traces: Whether `node.meta["stack_trace"]` holds the lines that led to a node.
+        proxy_module_inputs: Whether inputs that are modules are inputs of the graph.
+        _disable_torch_fn_metadata_mode: Whether to do without the function mode that notes which
+            torch function a node comes from.
 
     Raises:
         UnknownNameError: `tracing_mode` is another word.
@@ -58,16 +76,25 @@ def make_fx(
         fake_mode = None
         symbolic = tracing_mode == "symbolic"
         if tracing_mode != "real":
-            fake_mode = fake_mode_for(values, symbolic=symbolic)
-            if symbolic or not fake_mode.static_shapes:
-                values = symbolize(values, fake_mode, integers=symbolic)
-            else:
-                values = fakify(values, fake_mode)
+            fake_mode = fake_mode_for(
+                values, allow_non_fake_inputs=_allow_non_fake_inputs, symbolic=symbolic
+            )
+            with suspended():
+                if symbolic or not fake_mode.static_shapes:
+                    values = symbolize(values, fake_mode, integers=symbolic)
+                else:
+                    values = fakify(values, fake_mode)
         options = TracingOptions(
             tracing_mode,
             fake_mode,
             dict(decomposition_table or {}),
             stack_traces=StackTraces(sys._getframe().f_code) if record_stack_traces else None,
+            pre_dispatch=pre_dispatch,
+            record_module_stack=record_module_stack,
+            allow_fake_constants=_allow_fake_constant,
+            refuse_reading=_error_on_data_dependent_ops,
+            proxy_module_inputs=proxy_module_inputs,
+            note_functions=not _disable_torch_fn_metadata_mode,
         )
         graph_module = trace_function(Tracer(options), function, tree_unflatten(values, spec))
         if fake_mode is not None and symbolic:

@@ -20,11 +20,11 @@ from .._torch.fake import (
     DynamicOutputShapeException,
     FakeTensorMode,
 )
+from .._torch.predispatch import enable_python_dispatcher, hide_state_recorder
 from .._torch.proxies import ProxyTorchDispatchMode, suspend_tracing
 from .._torch.symbolic import (
     GuardOnDataDependentSymNode,
     ShapeEnv,
-    enable_python_dispatcher,
     insert_deferred_runtime_asserts,
 )
 from ..errors import CaptureError, DataDependentError, HopyardError, UnsupportedError
@@ -33,6 +33,10 @@ from ._techniques import Techniques
 from .bridge._reentry import announced
 from .bridge._regions import Region, lift_captured
 from .memory._calls import FakeCalls, RealCalls
+from .memory._trained_calls import CallsAboveAutograd
+from .predispatch._functions import StateRecorder
+from .predispatch._modes import separate_threads
+from .predispatch._regions import admit_all
 from .provenance._locations import StackTraces, current_location, raising_location
 from .recording._recorder import Recorder
 from .recording._values import ValueRecorder
@@ -66,6 +70,12 @@ class TracingOptions:
         trace_rules: How to record higher-order operators, by name; overrides their own rules.
         surroundings: Context managers entered, in order, around the user's code.
         stack_traces: Writes the source lines of nodes; None if they are not wanted.
+        pre_dispatch: Whether operators are recorded above autograd.
+        record_module_stack: Whether nodes tell the modules that they were made in.
+        allow_fake_constants: Whether fake tensors that are no inputs may be used in real captures.
+        refuse_reading: Whether reading the value of a real tensor is refused.
+        proxy_module_inputs: Whether inputs that are modules are inputs of the graph.
+        note_functions: Whether a function mode notes which torch function a node comes from.
         techniques: What makes the capture fast.
     """
 
@@ -75,6 +85,12 @@ class TracingOptions:
     trace_rules: Mapping[str, TraceRuleFunction] = field(default_factory=dict)
     surroundings: tuple[Callable[[], AbstractContextManager[Any]], ...] = ()
     stack_traces: StackTraces | None = None
+    pre_dispatch: bool = False
+    record_module_stack: bool = False
+    allow_fake_constants: bool = False
+    refuse_reading: bool = True
+    proxy_module_inputs: bool = False
+    note_functions: bool = True
     techniques: Techniques = field(default_factory=Techniques.chosen)
 
 
@@ -95,7 +111,11 @@ class Tracer:
         self.options = options
         self._outer = outer
         techniques = options.techniques
-        values = ValueRecorder(options.fake_mode, direct=techniques.direct_values)
+        values = ValueRecorder(
+            options.fake_mode,
+            direct=techniques.direct_values,
+            above_transforms=options.pre_dispatch,
+        )
         self.recorder = Recorder(values, options.stack_traces, lazy_code=techniques.lazy_code)
         self.refusal: Exception | None = None
         self.enable_thunkify = False
@@ -105,9 +125,11 @@ class Tracer:
         """Return an empty memory of calls, for one decomposition table; None if switched off."""
         if not self.options.techniques.memory:
             return None
-        if self.options.fake_mode is not None:
-            return FakeCalls(self.recorder)
-        return RealCalls(self.recorder)
+        if self.options.fake_mode is None:
+            return RealCalls(self.recorder)
+        if self.options.pre_dispatch:
+            return CallsAboveAutograd(self.recorder)
+        return FakeCalls(self.recorder)
 
     @property
     def shape_env(self) -> ShapeEnv | None:
@@ -234,18 +256,29 @@ class Tracer:
 
     @contextmanager
     def _surroundings(self) -> Generator[None, None, None]:
+        pre_dispatch = self.options.pre_dispatch
         with ExitStack() as stack:
+            if self._outer is None:
+                # Another capture goes on around this one. What happens here is none of its program.
+                stack.enter_context(hide_state_recorder())
+                stack.enter_context(_grad_mode_restored())
+            stack.enter_context(_autocast_cache_disabled())
             if self.options.fake_mode is not None:
                 stack.enter_context(self.options.fake_mode)
-                if self.options.techniques.single_memory:
+                # Above autograd the tracer sees an operator once; the fake mode sees what it calls.
+                if self.options.techniques.single_memory and not pre_dispatch:
                     stack.enter_context(_own_cache_disabled(self.options.fake_mode))
-            if self.options.tracing_mode == "symbolic":
+            if pre_dispatch:
+                separate_threads()
+                admit_all(TracingMode)
+            if pre_dispatch or self.options.tracing_mode == "symbolic":
                 stack.enter_context(enable_python_dispatcher())
             for surrounding in self.options.surroundings:
                 stack.enter_context(surrounding())
+            if pre_dispatch:
+                stack.enter_context(StateRecorder(self, self._mode))
             stack.enter_context(self._mode)
             stack.enter_context(announced(self))
-            stack.enter_context(_autocast_cache_disabled())
             yield
 
     def _explain(self, error: Exception) -> CaptureError:
@@ -294,9 +327,11 @@ def refuse_lost_gradient(captured: Tensor) -> None:
     )
 
 
-def suspended() -> AbstractContextManager[Any]:
-    """Return a context in which no tracer records, neither ours nor torch's."""
-    return suspend_tracing()
+@contextmanager
+def suspended() -> Generator[None, None, None]:
+    """Enter a context in which no tracer records, neither ours nor torch's."""
+    with suspend_tracing(), hide_state_recorder():
+        yield
 
 
 @contextmanager
@@ -308,6 +343,16 @@ def _own_cache_disabled(fake_mode: FakeTensorMode) -> Generator[None, None, None
         yield
     finally:
         fake_mode.cache_enabled = enabled
+
+
+@contextmanager
+def _grad_mode_restored() -> Generator[None, None, None]:
+    # A program that ends in another grad mode does so when it runs, not when it is captured.
+    enabled = torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(enabled)
 
 
 @contextmanager
