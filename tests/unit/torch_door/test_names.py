@@ -23,6 +23,7 @@ from hopyard import _torch as door
 from hopyard._torch import (
     compiler,
     dispatch,
+    exporting,
     fake,
     graphs,
     predispatch,
@@ -740,3 +741,30 @@ def _libraries() -> None:
             assert read() is not before
         finally:
             write(before)
+
+
+def _count_at_least_three(x: Tensor) -> Tensor:
+    count = x.sum().int().item()
+    torch._check(count >= 3)
+    return torch.ones(count)
+
+
+@check("exporting.ValueRanges", "exporting.insert_runtime_asserts", "exporting.rebind_unbacked")
+def _promises_become_operators() -> None:
+    fake_mode = fake.FakeTensorMode(shape_env=symbolic.ShapeEnv(), static_shapes=True)
+    traced = torch_make_fx(_count_at_least_three, tracing_mode="fake")(
+        fake_mode.from_tensor(torch.ones(3))
+    )
+    shape_env = fake_mode.shape_env
+    bound = next(node for node in traced.graph.nodes if "unbacked_bindings" in node.meta)
+    (symbol,) = bound.meta["unbacked_bindings"]
+    assert isinstance(shape_env.var_to_range[symbol], exporting.ValueRanges)
+    assert shape_env.var_to_range[symbol].lower == 3
+
+    exporting.insert_runtime_asserts(traced, shape_env, "test", export=True)
+    assert any("_assert_scalar" in str(node.target) for node in traced.graph.nodes)
+
+    again = shape_env.create_unbacked_symint()
+    exporting.rebind_unbacked(shape_env, bound, again)
+    assert again.node.expr == symbol
+    assert shape_env.unbacked_renamings == {again.node._expr: symbol}
