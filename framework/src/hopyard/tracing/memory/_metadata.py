@@ -97,6 +97,8 @@ class MetadataTable:
         if tensor.is_conj() or tensor.is_neg():
             return None
         nbytes = tensor.untyped_storage().nbytes() if self._storages else None
+        if type(nbytes) not in (int, type(None)):
+            return None
         key = (
             tensor.shape,
             tensor.stride(),

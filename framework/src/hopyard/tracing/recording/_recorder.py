@@ -206,6 +206,8 @@ class Recorder:
         """Let `node` stand for a value of the caller's."""
         if isinstance(value, Tensor):
             self.slots.set_input(value, self._slot(value, node))
+        elif is_symbolic(value):
+            self.track(value, node)
 
     def _slot(self, tensor: Tensor, node: Node, constant: Tensor | None = None) -> Slot:
         metadata = self.values.annotate(node, tensor)

@@ -11,7 +11,7 @@ from torch.nn import Module
 
 from ..._torch.fake import FakeTensorMode
 from .._mode import DecompositionTable
-from .._tracer import Tracer, TracingOptions
+from .._tracer import Tracer, TracingOptions, suspended
 from ._attributes import assign_attribute
 
 
@@ -71,16 +71,19 @@ class GraphAppender:
 
     def placeholder(self, name: str, value: Any, default: tuple[Any, ...] = ()) -> Node:
         """Add an input that stands for `value`. `default` holds its default value, if any."""
-        return self._tracer.recorder.placeholder(name, value, default)
+        with suspended():
+            return self._tracer.recorder.placeholder(name, value, default)
 
     def read(self, target: str, value: Any) -> Node:
         """Add the read of an attribute, which becomes `value`, and let it stand for `value`."""
         assign_attribute(self.root, target, value)
-        return self._tracer.recorder.read(target, value)
+        with suspended():
+            return self._tracer.recorder.read(target, value)
 
     def track(self, value: Any, node: Node) -> None:
         """Let a node of the graph stand for a value, and describe the value on it."""
-        self._tracer.track(value, node)
+        with suspended():
+            self._tracer.track(value, node)
 
     def output(self, value: Any) -> Node:
         """Close the graph with what stands for a value, and for the values in a container."""
