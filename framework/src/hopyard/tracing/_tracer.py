@@ -300,8 +300,10 @@ class Tracer:
             stack.enter_context(_autocast_cache_disabled())
             if self.options.fake_mode is not None:
                 stack.enter_context(self.options.fake_mode)
-                # Above autograd the tracer sees an operator once; the fake mode sees what it calls.
-                if self.options.techniques.single_memory and not pre_dispatch:
+                # Above autograd the tracer sees an operator once; the fake mode sees what it calls,
+                # and may remember that unless the look-up would add guards.
+                remembers = pre_dispatch and self.options.tracing_mode == "fake"
+                if self.options.techniques.single_memory and not remembers:
                     stack.enter_context(_own_cache_disabled(self.options.fake_mode))
             if pre_dispatch:
                 separate_threads()
