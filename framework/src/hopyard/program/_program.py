@@ -19,7 +19,7 @@ from torch.export.graph_signature import (
 )
 from torch.fx import Graph, GraphModule, Node
 
-from hopyard_hookspecs import Finding
+from hopyard_hookspecs import Finding, Report
 
 from .._graph_copy import copy_graph_module
 from ..errors import InputError, ProgramError, VerificationError
@@ -55,6 +55,7 @@ class Program:
         constants: Other tensors that the program reads, by name.
         convention: The structure of arguments and results.
         findings: What safeguards reported without refusing the capture.
+        reports: What modes reported about the graph as it was captured, by the mode's name.
         manifest: Versions of what made the program.
     """
 
@@ -67,6 +68,7 @@ class Program:
         constants: Mapping[str, Any],
         convention: CallingConvention,
         findings: Sequence[Finding] = (),
+        reports: Mapping[str, Report] | None = None,
         manifest: Manifest,
     ) -> None:
         self.graph_module = graph_module
@@ -75,6 +77,7 @@ class Program:
         self.constants = dict(constants)
         self.convention = convention
         self.findings = tuple(findings)
+        self.reports = dict(reports or {})
         self.manifest = manifest
         self._written = written_operands(signature)
 
@@ -123,6 +126,7 @@ class Program:
             constants=self.constants,
             convention=self.convention,
             findings=self.findings,
+            reports=self.reports,
             manifest=self.manifest,
         )
 
@@ -166,6 +170,7 @@ class Program:
             constants=constants,
             convention=self.convention,
             findings=self.findings,
+            reports=self.reports,
             manifest=self.manifest,
         )
 
