@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import sympy  # type: ignore[import-untyped]
+
 from ._calls import Call
 from ._decomposing import decomposed
-from ._formulas import Formula, apply_formula, formula_for, is_linear
+from ._formulas import FORMULA_ERRORS, Formula, apply_formula, formula_for, is_linear
 from ._regions import runs_of
 from ._traffic import bytes_of
 from ._values import Amount
@@ -128,8 +130,7 @@ def cost_of_call(call: Call, formulas: Mapping[Any, Formula] | None = None) -> C
     if found is not None:
         try:
             flops = apply_formula(found, call.args, call.kwargs, call.result)
-        except Exception as error:
-            # A formula may be anybody's, and torch's refuse sizes that only a guard makes equal.
+        except FORMULA_ERRORS as error:
             gaps.append(Gap(call.operator, f"its formula failed: {_one_line(error)}"))
     elif (runs := runs_of(call)) is not None:
         branches = [
@@ -156,8 +157,6 @@ def _costliest(branches: list[tuple[CallCost, ...]]) -> tuple[CallCost, ...]:
 
     Where symbolic sizes decide, each branch is weighted with the condition that it is the one.
     """
-    import sympy
-
     if not branches:
         return ()
     best, best_cost = branches[0], total(each.total for each in branches[0])

@@ -9,6 +9,7 @@ import torch
 from .._torch.dispatch import OpOverload, TorchDispatchMode
 from .._torch.pytree import tree_leaves, tree_map
 from ._calls import Call
+from ._formulas import FORMULA_ERRORS
 from ._values import TensorSpec, specified
 
 
@@ -20,9 +21,9 @@ class _Recording(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        given = specified((tuple(args), dict(kwargs or {})))
+        operands, options = specified((tuple(args), dict(kwargs or {})))
         result = function(*args, **(kwargs or {}))
-        self.calls.append(Call(function, *given, specified(result)))
+        self.calls.append(Call(function, operands, options, specified(result)))
         return result
 
 
@@ -46,7 +47,7 @@ def decomposed(call: Call) -> list[Call] | None:
     try:
         with torch.no_grad(), recording:
             target(*args, **kwargs)
-    except Exception:
+    except FORMULA_ERRORS:
         # Not every decomposition runs without data; the caller says that there is no formula.
         return None
     return recording.calls
@@ -58,6 +59,6 @@ def _is_unknown(tensor: TensorSpec) -> bool:
 
 
 def _without_data(value: Any) -> Any:
-    if isinstance(value, TensorSpec):
+    if isinstance(value, TensorSpec) and value.strides is not None:
         return torch.empty_strided(value.shape, value.strides, dtype=value.dtype, device="meta")
     return torch.device("meta") if isinstance(value, torch.device) else value

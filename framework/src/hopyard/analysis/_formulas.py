@@ -43,6 +43,18 @@ _LINEAR_AFTER_ALL = re.compile(
 )
 """Of those, names that only sound like it."""
 
+FORMULA_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a formula raises for operands that it was not made for; torch's assert that sizes fit."""
+
 _PURE = frozenset({"aten", "prim", "prims"})
 
 
@@ -77,7 +89,7 @@ def apply_formula(
     """Return what a formula says.
 
     Raises:
-        Exception: Whatever the formula raises: it may be anybody's.
+        Exception: The operands are none that the formula was made for: one of `FORMULA_ERRORS`.
     """
     formula, wants_sizes = found
     if wants_sizes:
@@ -139,7 +151,9 @@ def _added_product(_: Any, left: TensorSpec, right: TensorSpec, *__: Any, **___:
     return _product(left, right)
 
 
-def _convolution(operand: TensorSpec, weight: TensorSpec, *_: Any, out_val: Any, **__: Any) -> Amount:
+def _convolution(
+    operand: TensorSpec, weight: TensorSpec, *_: Any, out_val: Any, **__: Any
+) -> Amount:
     batch = out_val.shape[0] if operand.dim() == weight.dim() else 1
     places = out_val.shape[2 - weight.dim() :]
     return math.prod((2, batch, *places, *weight.shape))

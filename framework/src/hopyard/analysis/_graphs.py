@@ -65,7 +65,7 @@ def _call(node: Node, owner: Module, outside: tuple[tuple[str, str], ...]) -> Ca
     target: Any = node.target
     if node.op == "call_method":
         return Call(f"Tensor.{target}", modules=modules, node=node, problem="it is a method")
-    args, kwargs = node.args, node.kwargs
+    args: tuple[Any, ...] = tuple(node.args)
     if node.op == "call_module":
         called = _attribute(owner, str(target))
         if not isinstance(called, GraphModule):
@@ -88,13 +88,13 @@ def _call(node: Node, owner: Module, outside: tuple[tuple[str, str], ...]) -> Ca
         return specified(operand.meta["val"])
 
     try:
-        given = tree_map_only(Node, value_of, (tuple(args), dict(kwargs)))
+        operands, options = tree_map_only(Node, value_of, (args, dict(node.kwargs)))
         result = specified(node.meta.get("val"))
         if "val" not in node.meta and isinstance(target, OpOverload) and target._schema.returns:
             problem = problem or "the sizes of its results are not known"
     except TypeError as error:
         return Call(target, modules=modules, node=node, problem=str(error))
-    return Call(target, *given, result, modules, node, problem)
+    return Call(target, operands, options, result, modules, node, problem)
 
 
 def _region(module: Module, modules: tuple[tuple[str, str], ...]) -> Any:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ._cost import CallCost, Cost, Gap, total
 from .._table import table
+from ._cost import CallCost, Cost, Gap, total
 from ._values import Amount
 
 
@@ -167,7 +167,9 @@ def _module_label(row: Row) -> str:
     return "  " * _depth(row.name) + (f"{name}: {row.kind}" if name else row.kind)
 
 
-def _table(title: str, rows: Sequence[Row], all_of_it: Cost, label: Callable[[Row], str]) -> list[str]:
+def _table(
+    title: str, rows: Sequence[Row], all_of_it: Cost, label: Callable[[Row], str]
+) -> list[str]:
     if not rows:
         return []
     header = (title, "CALLS", "FLOP", "SHARE", "READ", "WRITTEN")

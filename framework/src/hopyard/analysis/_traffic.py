@@ -6,6 +6,7 @@ element of its operands once and writes each element of its results once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,6 +49,11 @@ _UNWRITTEN = frozenset(
 )
 """Operators that return memory as it is."""
 
+_OF_METADATA = re.compile(
+    r"new_|.*_like$|(sym_)?(size|stride|numel|storage_offset|dim)$|(sym_)?is_"
+)
+"""Names of operators that look at the sizes and the type of their first tensor only."""
+
 _RESHAPING = frozenset({aten._unsafe_view, aten.lift_fresh, aten.detach_})
 """Operators that return their operand's memory though their schema does not say so."""
 
@@ -64,6 +70,7 @@ def bytes_of(call: Call) -> tuple[Amount, Amount]:
         if isinstance(leaf, TensorSpec) and leaf.strides is None:
             raise ValueError("a tensor is not dense")
     packet = call.target.overloadpacket
+    read: Amount = 0
     if packet in _RESHAPING or call.target.is_view:
         return 0, 0
     changed, read_only = _operands(call)
@@ -71,14 +78,14 @@ def bytes_of(call: Call) -> tuple[Amount, Amount]:
     overwrites = packet in _OVERWRITING
     if overwrites and not changed:
         read_only = read_only[1:]
+    if _OF_METADATA.match(packet.__name__):
+        read_only = read_only[1:]
     if packet in _GATHERING and read_only:
-        source, *others = read_only
-        taken = sum(result.elements for result in returned) * source.dtype.itemsize
-        read = taken + _bytes(others)
-    else:
-        read = _bytes(read_only)
+        source, *read_only = read_only
+        read = sum(result.elements for result in returned) * source.dtype.itemsize
     if not overwrites and packet not in _UNWRITTEN:
         read += _bytes(changed)
+    read += _bytes(read_only)
     written = 0 if packet in _UNWRITTEN else _bytes(returned) + _bytes(changed)
     return read, written
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import sympy
+import sympy  # type: ignore[import-untyped]
 import torch
 from torch import Tensor
 
@@ -48,7 +48,7 @@ class TensorSpec:
     shape: tuple[Amount, ...]
     strides: tuple[Amount, ...] | None
     dtype: torch.dtype
-    device: torch.device = torch.device("cpu")
+    device: torch.device
 
     @classmethod
     def of(cls, tensor: Tensor) -> TensorSpec:

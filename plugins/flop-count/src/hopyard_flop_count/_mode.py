@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch.fx import GraphModule
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from hopyard.analysis import Call, CallCost, CostReport, cost_of, cost_of_calls, specified, written
+from hopyard.modes import TorchDispatchMode
 from hopyard_hookspecs import CaptureRequest, Report
 
 
@@ -39,13 +39,13 @@ class FlopCount(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         # Before the call: it may change the sizes of an operand in place.
-        given = specified((tuple(args), dict(kwargs)))
+        operands, options = specified((tuple(args), dict(kwargs)))
         result = function(*args, **kwargs)
-        self.calls.append(Call(function, *given, specified(result)))
+        self.calls.append(Call(function, operands, options, specified(result)))
         return result
 
     def report(self, graph_module: GraphModule) -> Report:
-        """Report what a run of the graph costs, and what ran during the capture and is not in it."""
+        """Report what a run of the graph costs, and what ran in vain."""
         cost = cost_of(graph_module)
         total = cost.total
         moved = written(total.bytes, "B")
