@@ -35,6 +35,7 @@ _ATOMS = (
     torch.memory_format,
     type(None),
     type(...),
+    Node,
 )
 
 
