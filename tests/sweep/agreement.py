@@ -21,10 +21,21 @@ from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 import hopyard
-from hopyard.testing import assert_same_graph
+from hopyard.testing import assert_same_assumptions, assert_same_graph
 
 SEED = 2026
-MODES = ("real", "fake")
+PRE_DISPATCH = "pre-dispatch "
+MODES = (
+    "real",
+    "fake",
+    "symbolic",
+    "integers",
+    PRE_DISPATCH + "real",
+    PRE_DISPATCH + "fake",
+    PRE_DISPATCH + "symbolic",
+)
+"""How programs are captured. With "integers", whole numbers are inputs of a symbolic capture."""
+HIDDEN = "what only autograd or a transform computes is a constant of a graph above both"
 FAKES_DIFFER = "torch's fake tensors have other strides than its real ones"
 
 
@@ -81,7 +92,7 @@ def compare(
     Args:
         function: What to capture.
         inputs: Its arguments; every capture and run gets copies.
-        mode: `"real"` or `"fake"`.
+        mode: One of `MODES`.
         decompositions: A decomposition table for both.
         eager: Whether our graph must also compute what the function itself does.
         others: Arguments to run the graphs on; `inputs` by default.
@@ -90,8 +101,9 @@ def compare(
         not_computed: Why numbers must not be compared, or "" if they can be; found out from the
             graph by default.
     """
-    expected = _attempt(lambda: _capture(torch_make_fx, function, inputs, mode, decompositions))
-    actual = _attempt(lambda: _capture(hopyard.make_fx, function, inputs, mode, decompositions))
+    with equal_terms(mode):
+        expected = _attempt(lambda: _capture(torch_make_fx, function, inputs, mode, decompositions))
+        actual = _attempt(lambda: _capture(hopyard.make_fx, function, inputs, mode, decompositions))
     if isinstance(actual, Exception):
         raised = isinstance(expected, Exception)
         outcome = Outcome.BOTH_RAISE if raised else Outcome.ONLY_OURS_RAISES
@@ -103,7 +115,7 @@ def compare(
         check_same(actual, expected)
     except AssertionError as difference:
         outcome = Outcome.DIFFER
-        if mode == "fake" and _is_same_uncached(actual, function, inputs, decompositions):
+        if is_fake(mode) and _is_same_uncached(actual, function, inputs, mode, decompositions):
             outcome = Outcome.SAME_UNCACHED
         return Verdict(outcome, str(difference), nodes=nodes)
     reason = why_not_computed(expected) if not_computed is None else not_computed
@@ -117,8 +129,8 @@ def compare(
         problem = differing_results(result, plain, tolerance)
         if (
             problem
-            and mode == "fake"
-            and _differs_from_real(actual, function, inputs, decompositions)
+            and is_fake(mode)
+            and _differs_from_real(actual, function, inputs, mode, decompositions)
         ):
             return Verdict(Outcome.SAME, not_computed=FAKES_DIFFER, nodes=nodes)
         problem = problem and f"the graph does not compute what the function does: {problem}"
@@ -127,6 +139,8 @@ def compare(
 
 def check_same(actual: GraphModule, expected: GraphModule) -> None:
     """Check that two graphs have the same nodes under the same names, metadata and code.
+
+    Symbolic ones must assume the same of their inputs as well.
 
     Raises:
         AssertionError: They have not.
@@ -137,6 +151,21 @@ def check_same(actual: GraphModule, expected: GraphModule) -> None:
         ours, theirs = entries(one), entries(other)
         assert ours == theirs, f"{one.name}.meta has {ours}, and {theirs} by torch"
     assert actual.code == expected.code, f"code:\n{actual.code}\nby torch:\n{expected.code}"
+    assert_same_assumptions(actual, expected)
+
+
+def equal_terms(mode: str) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which torch's guards are those of the program.
+
+    torch keeps fake results for all captures of a process. Looking one up adds guards, spelled
+    differently, to a symbolic capture; ours does without.
+    """
+    if mode.removeprefix(PRE_DISPATCH) not in ("symbolic", "integers"):
+        return contextlib.nullcontext()
+    context: contextlib.AbstractContextManager[Any] = torch._dynamo.config.patch(
+        fake_tensor_cache_enabled=False
+    )
+    return context
 
 
 def entries(node: torch.fx.Node) -> list[str]:
@@ -205,18 +234,43 @@ def _capture(
 ) -> GraphModule:
     given = copied(inputs)
     torch.manual_seed(SEED)
+    # Operators that hand their bodies to Dynamo see other sizes when it has seen these before.
+    torch._dynamo.reset()
     with _settings_restored():
-        graph_module: GraphModule = make(function, decompositions, mode)(*given)
+        graph_module: GraphModule = made_by(make, function, mode, decompositions)(*given)
     return graph_module
+
+
+def made_by(
+    make: Callable[..., Any],
+    function: Callable[..., Any],
+    mode: str,
+    decompositions: dict[Any, Any] | None = None,
+) -> Callable[..., GraphModule]:
+    """Return what a tracer's `make_fx` makes of a function in one of `MODES`."""
+    made: Callable[..., GraphModule] = make(
+        function,
+        decompositions,
+        "symbolic" if mode == "integers" else mode.removeprefix(PRE_DISPATCH),
+        pre_dispatch=mode.startswith(PRE_DISPATCH),
+    )
+    return made
+
+
+def is_fake(mode: str) -> bool:
+    """Say whether a mode computes with fake tensors of static sizes."""
+    return mode.removeprefix(PRE_DISPATCH) == "fake"
 
 
 def _differs_from_real(
     actual: GraphModule,
     function: Callable[..., Any],
     inputs: Sequence[Any],
+    mode: str,
     decompositions: dict[Any, Any] | None,
 ) -> bool:
-    real = _attempt(lambda: _capture(hopyard.make_fx, function, inputs, "real", decompositions))
+    mode = mode.replace("fake", "real")
+    real = _attempt(lambda: _capture(hopyard.make_fx, function, inputs, mode, decompositions))
     if isinstance(real, Exception):
         return False
     try:
@@ -230,10 +284,11 @@ def _is_same_uncached(
     actual: GraphModule,
     function: Callable[..., Any],
     inputs: Sequence[Any],
+    mode: str,
     decompositions: dict[Any, Any] | None,
 ) -> bool:
     with torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
-        expected = _capture(torch_make_fx, function, inputs, "fake", decompositions)
+        expected = _capture(torch_make_fx, function, inputs, mode, decompositions)
     try:
         check_same(actual, expected)
     except AssertionError:

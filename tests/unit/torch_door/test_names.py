@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -19,7 +20,18 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
 
 from hopyard import _torch as door
-from hopyard._torch import compiler, dispatch, fake, graphs, proxies, pytree, symbolic
+from hopyard._torch import (
+    compiler,
+    dispatch,
+    exporting,
+    fake,
+    flops,
+    graphs,
+    predispatch,
+    proxies,
+    pytree,
+    symbolic,
+)
 
 aten = torch.ops.aten
 
@@ -136,6 +148,25 @@ def _below_autograd() -> None:
     assert (x * 2).requires_grad
 
 
+@check("dispatch.keep_from_dynamo")
+def _kept_from_dynamo() -> None:
+    compiled: list[Any] = []
+
+    def count(graph_module: Any, inputs: Any) -> Any:
+        compiled.append(graph_module)
+        return graph_module.forward
+
+    def inside(x: Tensor) -> Tensor:
+        return x + 1
+
+    def outside(x: Tensor) -> Tensor:
+        return inside(x) * 2
+
+    dispatch.keep_from_dynamo(outside)
+    assert torch.compile(outside, backend=count)(torch.ones(1)).tolist() == [4]
+    assert compiled == []
+
+
 @check("dispatch.DispatchKey")
 def _keys() -> None:
     key = dispatch.DispatchKey
@@ -168,6 +199,7 @@ def _autocast() -> None:
 
 
 @check("dispatch.TransformType", "dispatch.current_transform", "dispatch.is_transformed")
+@check("dispatch.untransformed")
 def _transforms() -> None:
     assert dispatch.current_transform() is None
     seen: list[Any] = []
@@ -175,6 +207,7 @@ def _transforms() -> None:
     def function(x: Tensor) -> Tensor:
         current = dispatch.current_transform()
         assert dispatch.is_transformed(x)
+        assert not dispatch.is_transformed(dispatch.untransformed(x))
         seen.append(current.key() if current else None)
         return x.sum()
 
@@ -384,6 +417,25 @@ def _unset() -> None:
         assert type(torch.ones(1)) is fake.FakeTensor
 
 
+# flops
+
+
+@check("flops.flop_formulas")
+def _formulas() -> None:
+    formula = flops.flop_formulas[aten.mm]
+    assert formula([2, 3], [3, 5], out_val=[2, 5]) == 60
+    assert hasattr(formula, "__wrapped__")  # wants sizes
+    assert not hasattr(flops.flop_formulas[aten._flash_attention_forward], "__wrapped__")
+
+
+@check("flops.attention_flops", "flops.attention_backward_flops")
+def _attention() -> None:
+    sizes = ((2, 4, 5, 8), (2, 4, 7, 8), (2, 4, 7, 8))
+    forward = flops.attention_flops(*sizes)
+    assert forward == 2 * (2 * 4) * 5 * 7 * (8 + 8)
+    assert 2 * flops.attention_backward_flops(sizes[0], *sizes) == 5 * forward
+
+
 # graphs
 
 
@@ -429,6 +481,102 @@ def _metadata() -> None:
     assert metadata._replace(requires_grad=True).requires_grad
     assert not metadata.requires_grad
     assert not metadata.is_quantized
+
+
+# predispatch
+
+
+@check("predispatch.PreDispatchModes", "predispatch.pre_dispatch_modes")
+@check("predispatch.set_pre_dispatch_modes", "predispatch.is_dispatch_key_included")
+def _pre_dispatch_modes() -> None:
+    key = dispatch.DispatchKey.PreDispatch
+    original = predispatch.pre_dispatch_modes()
+    ours = predispatch.PreDispatchModes()
+    assert ours.count() == 0
+    assert ours.get(0) is ours.get(1) is ours._schema_check_mode is None
+    found: list[Any] = []
+
+    def function(x: Tensor) -> Tensor:
+        found.extend((predispatch.is_dispatch_key_included(key), ours.count(), ours.get(0)))
+        return x.sin()
+
+    predispatch.set_pre_dispatch_modes(ours)
+    try:
+        torch_make_fx(function, pre_dispatch=True)(torch.ones(2))
+    finally:
+        predispatch.set_pre_dispatch_modes(original)
+    assert predispatch.pre_dispatch_modes() is original
+    assert found[:2] == [True, 1]
+    assert isinstance(found[2], proxies.ProxyTorchDispatchMode)
+    assert not predispatch.is_dispatch_key_included(key)
+
+
+@check("predispatch.enable_python_dispatcher")
+def _python_dispatcher() -> None:
+    key = dispatch.DispatchKey.PythonDispatcher
+    with predispatch.enable_python_dispatcher():
+        assert predispatch.is_dispatch_key_included(key)
+    assert not predispatch.is_dispatch_key_included(key)
+
+
+class Told(predispatch.PreDispatchTorchFunctionMode):
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append((func, tuple(args)))
+        if func in (predispatch.enter_autocast, predispatch.exit_autocast):
+            return None
+        return func(*args, **(kwargs or {}))
+
+
+@check("predispatch.PreDispatchTorchFunctionMode", "predispatch.hide_state_recorder")
+@check("predispatch.enter_autocast", "predispatch.exit_autocast", "predispatch.UnmanagedAutocast")
+def _told_of_autocast() -> None:
+    with Told() as told:
+        with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
+            pass
+        with predispatch.hide_state_recorder(), torch.autocast("cpu"):
+            assert dispatch.function_mode_stack() == []
+        assert dispatch.function_mode_stack() == [told]
+    assert told.seen == [
+        (predispatch.enter_autocast, ("cpu", torch.bfloat16, True, False)),
+        (predispatch.exit_autocast, ()),
+    ]
+    unmanaged = predispatch.enter_autocast("cpu", torch.bfloat16, True, False)
+    assert isinstance(unmanaged, predispatch.UnmanagedAutocast)
+    assert torch.is_autocast_enabled("cpu")
+    predispatch.exit_autocast(unmanaged)
+    assert not torch.is_autocast_enabled("cpu")
+
+
+@check("predispatch.FORWARD_AD_FUNCTIONS", "predispatch.TRANSFORM_FUNCTIONS")
+@check("predispatch.is_dual_level_entered", "predispatch.disable_transforms")
+def _told_of_transforms() -> None:
+    entered: list[bool] = []
+    disabled: list[bool] = []
+    enabled: list[bool] = []
+
+    def sine(x: Tensor) -> Tensor:
+        entered.append(predispatch.is_dual_level_entered())
+        with predispatch.disable_transforms():
+            disabled.append(dispatch.is_transformed(torch.ones(2)))
+        enabled.append(dispatch.is_transformed(torch.ones(2)))
+        return x.sin()
+
+    with Told() as told, mock.patch.object(torch.compiler, "_is_exporting_flag", True):
+        x = torch.ones(2)
+        torch.vmap(sine)(x)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.func.jvp(sine, (x,), (x,))
+    called = {func for func, _ in told.seen} & predispatch.TRANSFORM_FUNCTIONS
+    assert called == predispatch.TRANSFORM_FUNCTIONS
+    assert predispatch.FORWARD_AD_FUNCTIONS < predispatch.TRANSFORM_FUNCTIONS
+    assert entered == [False, True]
+    assert enabled == [False, True]
+    assert disabled == [False, False]
+    assert not predispatch.is_dual_level_entered()
 
 
 # proxies
@@ -634,6 +782,30 @@ def _accessor() -> None:
     assert not symbolic.is_accessor_node(graph.call_function(torch.ops.aten.item.default, (x,)))
 
 
+@check("symbolic.input_source")
+def _input_source() -> None:
+    environment = symbolic.ShapeEnv()
+    source = symbolic.input_source("input0")
+    size = environment.create_symbol(5, source)
+    assert source.name == "input0"
+    assert environment.create_symbol(5, symbolic.input_source("input1")) == size
+
+
+@check("symbolic.insert_deferred_runtime_asserts")
+def _runtime_asserts() -> None:
+    def function(x: Tensor) -> Tensor:
+        number = (x + 0).item()
+        torch._check(number * 2 < 9)
+        return torch.zeros(3) + number
+
+    graph_module = torch_make_fx(function, tracing_mode="symbolic")(torch.tensor(4))
+    symbolic.insert_deferred_runtime_asserts(graph_module, graph_module.shape_env, "a test")
+    graph_module.recompile()
+    graph_module(torch.tensor(4))
+    with pytest.raises(RuntimeError, match="Runtime assertion failed"):
+        graph_module(torch.tensor(5))
+
+
 @check("symbolic.expression_handlers")
 def _handlers() -> None:
     import sympy
@@ -655,3 +827,30 @@ def _libraries() -> None:
             assert read() is not before
         finally:
             write(before)
+
+
+def _count_at_least_three(x: Tensor) -> Tensor:
+    count = x.sum().int().item()
+    torch._check(count >= 3)
+    return torch.ones(count)
+
+
+@check("exporting.ValueRanges", "exporting.insert_runtime_asserts", "exporting.rebind_unbacked")
+def _promises_become_operators() -> None:
+    fake_mode = fake.FakeTensorMode(shape_env=symbolic.ShapeEnv(), static_shapes=True)
+    traced = torch_make_fx(_count_at_least_three, tracing_mode="fake")(
+        fake_mode.from_tensor(torch.ones(3))
+    )
+    shape_env = fake_mode.shape_env
+    bound = next(node for node in traced.graph.nodes if "unbacked_bindings" in node.meta)
+    (symbol,) = bound.meta["unbacked_bindings"]
+    assert isinstance(shape_env.var_to_range[symbol], exporting.ValueRanges)
+    assert shape_env.var_to_range[symbol].lower == 3
+
+    exporting.insert_runtime_asserts(traced, shape_env, "test", export=True)
+    assert any("_assert_scalar" in str(node.target) for node in traced.graph.nodes)
+
+    again = shape_env.create_unbacked_symint()
+    exporting.rebind_unbacked(shape_env, bound, again)
+    assert again.node.expr == symbol
+    assert shape_env.unbacked_renamings == {again.node._expr: symbol}

@@ -15,10 +15,10 @@ from hopyard_hookspecs import TracingMode as TracingModeName
 
 from .._torch.graphs import PyTreeCodeGen, PyTreeInfo
 from .._torch.pytree import TreeSpec, tree_flatten, tree_unflatten
-from ..errors import UnknownNameError, UnsupportedError, UsageError
-from ._inputs import fake_mode_for, fakify
+from ..errors import UnknownNameError, UsageError
+from ._inputs import fake_mode_for, fakify, symbolize
 from ._mode import DecompositionTable
-from ._tracer import Placeholder, Tracer, TracingOptions
+from ._tracer import Placeholder, Tracer, TracingOptions, suspended
 from .provenance._locations import StackTraces
 
 TRACING_MODES: tuple[TracingModeName, ...] = ("fake", "real", "symbolic")
@@ -46,7 +46,9 @@ def make_fx(
     Args:
         function: A function, module or other callable of positional arguments.
         decomposition_table: Operators to record as what they decompose into.
-        tracing_mode: `"real"` computes with the inputs' data, `"fake"` with shapes only.
+        tracing_mode: `"real"` computes with the inputs' data, `"fake"` with shapes only,
+            `"symbolic"` with sizes and integers as symbols. What was assumed of them is in
+            `shape_env` of the result.
         _allow_non_fake_inputs: Whether a fake capture may mix real tensors with fake ones.
         pre_dispatch: Whether to record above autograd and autocast instead of below.
         record_module_stack: Whether `node.meta` names the modules that a node was made in. As with
@@ -62,21 +64,26 @@ def make_fx(
 
     Raises:
         UnknownNameError: `tracing_mode` is another word.
-        UnsupportedError: Symbolic or pre-dispatch captures are asked for.
         UsageError: The example inputs do not fit the function's signature (when called).
         CaptureError: The function cannot be captured (when called).
     """
     if tracing_mode not in TRACING_MODES:
         raise UnknownNameError("tracing mode", tracing_mode, TRACING_MODES)
-    _refuse_unsupported(tracing_mode, pre_dispatch=pre_dispatch)
 
     @functools.wraps(function)
     def traced(*args: Any) -> GraphModule:
         values, spec = tree_flatten(args)
         fake_mode = None
-        if tracing_mode == "fake":
-            fake_mode = fake_mode_for(values, allow_non_fake_inputs=_allow_non_fake_inputs)
-            values = fakify(values, fake_mode)
+        symbolic = tracing_mode == "symbolic"
+        if tracing_mode != "real":
+            fake_mode = fake_mode_for(
+                values, allow_non_fake_inputs=_allow_non_fake_inputs, symbolic=symbolic
+            )
+            with suspended():
+                if symbolic or not fake_mode.static_shapes:
+                    values = symbolize(values, fake_mode, integers=symbolic)
+                else:
+                    values = fakify(values, fake_mode)
         options = TracingOptions(
             tracing_mode,
             fake_mode,
@@ -89,20 +96,12 @@ def make_fx(
             proxy_module_inputs=proxy_module_inputs,
             note_functions=not _disable_torch_fn_metadata_mode,
         )
-        return trace_function(Tracer(options), function, tree_unflatten(values, spec))
+        graph_module = trace_function(Tracer(options), function, tree_unflatten(values, spec))
+        if fake_mode is not None and symbolic:
+            graph_module.shape_env = fake_mode.shape_env
+        return graph_module
 
     return traced
-
-
-def _refuse_unsupported(tracing_mode: TracingModeName, *, pre_dispatch: bool) -> None:
-    refused = "tracing_mode='symbolic'" if tracing_mode == "symbolic" else ""
-    refused = "pre_dispatch=True" if pre_dispatch else refused
-    if refused:
-        raise UnsupportedError(
-            f"{refused} is not implemented yet",
-            hint="use torch.fx.experimental.proxy_tensor.make_fx meanwhile",
-            stage="make_fx",
-        )
 
 
 def trace_function(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 
 from hopyard_hookspecs import TracingMode as TracingModeName
 
@@ -20,8 +20,13 @@ from .._torch.fake import (
     DynamicOutputShapeException,
     FakeTensorMode,
 )
+from .._torch.predispatch import enable_python_dispatcher, hide_state_recorder
 from .._torch.proxies import ProxyTorchDispatchMode, suspend_tracing
-from .._torch.symbolic import GuardOnDataDependentSymNode, ShapeEnv
+from .._torch.symbolic import (
+    GuardOnDataDependentSymNode,
+    ShapeEnv,
+    insert_deferred_runtime_asserts,
+)
 from ..errors import CaptureError, DataDependentError, HopyardError, UnsupportedError
 from ._mode import DecompositionTable, TracingMode
 from ._techniques import Techniques
@@ -29,6 +34,10 @@ from .bridge._reentry import announced
 from .bridge._regions import Region, lift_captured
 from .memory._calls import FakeCalls, RealCalls
 from .memory._propagation import Propagation
+from .memory._trained_calls import CallsAboveAutograd
+from .predispatch._functions import StateRecorder
+from .predispatch._modes import separate_threads
+from .predispatch._regions import admit_all
 from .provenance._locations import StackTraces, current_location, raising_location
 from .recording._recorder import Recorder
 from .recording._values import ValueRecorder
@@ -56,7 +65,7 @@ class TracingOptions:
     """How a capture and the captures of regions within it are done.
 
     Attributes:
-        tracing_mode: `"fake"` or `"real"`.
+        tracing_mode: `"fake"`, `"real"` or `"symbolic"`.
         fake_mode: Computes fake values; None in real captures.
         decompositions: Operators to record as what they decompose into.
         trace_rules: How to record higher-order operators, by name; overrides their own rules.
@@ -92,6 +101,12 @@ class Tracer:
     A tracer is used once. Regions inside the function are captured by tracers of their own, which
     share the fake mode and the options.
 
+    Args:
+        options: How the capture is done.
+        outer: The tracer of the function that this one's is a region of.
+        graph: A graph to add to; a new one by default.
+        root: The module that owns what the graph reads; a new one by default.
+
     Attributes:
         recorder: The graph under construction.
         options: How the capture is done.
@@ -99,12 +114,25 @@ class Tracer:
         enable_thunkify: Read and set by torch while it computes with symbolic numbers.
     """
 
-    def __init__(self, options: TracingOptions, outer: Tracer | None = None) -> None:
+    def __init__(
+        self,
+        options: TracingOptions,
+        outer: Tracer | None = None,
+        *,
+        graph: Graph | None = None,
+        root: torch.nn.Module | None = None,
+    ) -> None:
         self.options = options
         self._outer = outer
         techniques = options.techniques
-        values = ValueRecorder(options.fake_mode, direct=techniques.direct_values)
-        self.recorder = Recorder(values, options.stack_traces, lazy_code=techniques.lazy_code)
+        values = ValueRecorder(
+            options.fake_mode,
+            direct=techniques.direct_values,
+            above_transforms=options.pre_dispatch,
+        )
+        self.recorder = Recorder(
+            values, options.stack_traces, lazy_code=techniques.lazy_code, graph=graph, root=root
+        )
         self.refusal: Exception | None = None
         self.enable_thunkify = False
         self._mode = TracingMode(self, options.decompositions)
@@ -117,6 +145,8 @@ class Tracer:
         fake_mode = self.options.fake_mode
         if fake_mode is None:
             return RealCalls(self.recorder, decompositions)
+        if self.options.pre_dispatch:
+            return CallsAboveAutograd(self.recorder, decompositions)
         direct = techniques.direct_propagation and Propagation.suits(fake_mode)
         propagation = Propagation(self.recorder.values.fakes) if direct else None
         return FakeCalls(self.recorder, decompositions, propagation)
@@ -153,15 +183,36 @@ class Tracer:
         Raises:
             CaptureError: The function raised, or did something that a graph cannot hold.
         """
-        try:
-            for placeholder, value in zip(placeholders, values, strict=True):
-                self.recorder.placeholder(placeholder.name, value, placeholder.default)
+        with self._explained():
             with self._surroundings():
+                with suspend_tracing():
+                    for placeholder, value in zip(placeholders, values, strict=True):
+                        self.recorder.placeholder(placeholder.name, value, placeholder.default)
                 output = function(*values)
                 if self.refusal is not None:
                     raise self.refusal
                 self.recorder.output(output, annotation)
             return self.recorder.finish(name)
+
+    @contextmanager
+    def recording(self) -> Generator[None, None, None]:
+        """Record what this thread does, instead of what a function does.
+
+        Inputs and the output are the caller's matter.
+
+        Raises:
+            CaptureError: The program raised, or did something that a graph cannot hold.
+        """
+        with self._explained(), self._surroundings():
+            yield
+            if self.refusal is not None:
+                raise self.refusal
+
+    @contextmanager
+    def _explained(self) -> Generator[None, None, None]:
+        """Let errors tell where and why, and forget in the end which node stands for what."""
+        try:
+            yield
         except HopyardError as error:
             if isinstance(error, CaptureError) and error.partial_graph is None:
                 error.partial_graph = self.recorder.graph
@@ -210,7 +261,14 @@ class Tracer:
         inner = self.subtracer()
         placeholders = [Placeholder(f"arg{index}") for index in range(len(operands))]
         graph_module = inner.trace(body, operands, placeholders, name)
+        inner.check_when_run(graph_module)
         return lift_captured(graph_module, self._is_captured)
+
+    def check_when_run(self, graph_module: GraphModule) -> None:
+        """Let a body check what was promised of numbers that are only known when it runs."""
+        if self.shape_env is not None:
+            insert_deferred_runtime_asserts(graph_module, self.shape_env, "a region")
+            graph_module.recompile()
 
     def record_call(
         self,
@@ -238,16 +296,31 @@ class Tracer:
 
     @contextmanager
     def _surroundings(self) -> Generator[None, None, None]:
+        pre_dispatch = self.options.pre_dispatch
         with ExitStack() as stack:
+            if self._outer is None:
+                # Another capture goes on around this one. What happens here is none of its program.
+                stack.enter_context(hide_state_recorder())
+                stack.enter_context(_grad_mode_restored())
+            stack.enter_context(_autocast_cache_disabled())
             if self.options.fake_mode is not None:
                 stack.enter_context(self.options.fake_mode)
-                if self.options.techniques.single_memory:
+                # Above autograd the tracer sees an operator once; the fake mode sees what it calls,
+                # and may remember that unless the look-up would add guards.
+                remembers = pre_dispatch and self.options.tracing_mode == "fake"
+                if self.options.techniques.single_memory and not remembers:
                     stack.enter_context(_own_cache_disabled(self.options.fake_mode))
+            if pre_dispatch:
+                separate_threads()
+                admit_all(TracingMode)
+            if pre_dispatch or self.options.tracing_mode == "symbolic":
+                stack.enter_context(enable_python_dispatcher())
             for surrounding in self.options.surroundings:
                 stack.enter_context(surrounding())
+            if pre_dispatch:
+                stack.enter_context(StateRecorder(self, self._mode))
             stack.enter_context(self._mode)
             stack.enter_context(announced(self))
-            stack.enter_context(_autocast_cache_disabled())
             yield
 
     def _explain(self, error: Exception) -> CaptureError:
@@ -296,9 +369,11 @@ def refuse_lost_gradient(captured: Tensor) -> None:
     )
 
 
-def suspended() -> AbstractContextManager[Any]:
-    """Return a context in which no tracer records, neither ours nor torch's."""
-    return suspend_tracing()
+@contextmanager
+def suspended() -> Generator[None, None, None]:
+    """Enter a context in which no tracer records, neither ours nor torch's."""
+    with suspend_tracing(), hide_state_recorder():
+        yield
 
 
 @contextmanager
@@ -310,6 +385,16 @@ def _own_cache_disabled(fake_mode: FakeTensorMode) -> Generator[None, None, None
         yield
     finally:
         fake_mode.cache_enabled = enabled
+
+
+@contextmanager
+def _grad_mode_restored() -> Generator[None, None, None]:
+    # A program that ends in another grad mode does so when it runs, not when it is captured.
+    enabled = torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(enabled)
 
 
 @contextmanager

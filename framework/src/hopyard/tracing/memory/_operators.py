@@ -10,7 +10,17 @@ from ..._torch.dispatch import DispatchKey, OpOverload, layout_constraint
 
 aten = torch.ops.aten
 
-_NEVER: Final = frozenset((aten.lift_fresh.default, aten.lift_fresh_copy.default))
+_NEVER: Final = frozenset(
+    (
+        # The value that they lift may be known.
+        aten.lift_fresh.default,
+        aten.lift_fresh_copy.default,
+        # Questions that only symbolic sizes are asked, and that the dispatcher does not know.
+        aten.size.default,
+        aten.stride.default,
+        aten.storage_offset.default,
+    )
+)
 _UNPREDICTABLE: Final = (
     torch.Tag.data_dependent_output,
     torch.Tag.dynamic_output_shape,
