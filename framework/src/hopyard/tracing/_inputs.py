@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from .._torch.fake import FakeTensor, FakeTensorMode, detect_fake_mode
+from .._torch.fake import (
+    FakeTensor,
+    FakeTensorMode,
+    UnsupportedFakeTensorException,
+    detect_fake_mode,
+)
+from .._torch.objects import is_opaque_reference_type, to_fake_object
 from .._torch.symbolic import ShapeEnv
-from ..errors import UsageError
+from ..errors import UnsupportedError, UsageError
 from ._techniques import Techniques
 from .memory._fakes import FakeFactory
 
@@ -43,18 +50,48 @@ def fake_mode_for(values: Iterable[Any], *, allow_non_fake_inputs: bool = False)
 
 
 def fakify(values: Iterable[Any], fake_mode: FakeTensorMode) -> list[Any]:
-    """Return `values` with tensors made fake; aliases among them stay aliases."""
+    """Return `values` with tensors and objects made fake; aliases among them stay aliases.
+
+    Raises:
+        UnsupportedError: Nobody can make one of them fake.
+    """
     if not Techniques.chosen().direct_inputs:
         return [
-            fake_mode.from_tensor(value, static_shapes=True) if isinstance(value, Tensor) else value
+            _converted(value, fake_mode)
+            if isinstance(value, Tensor)
+            else fake_object(value, fake_mode)
             for value in values
         ]
     fakes = FakeFactory(fake_mode)
-    return [_fake(value, fakes) if isinstance(value, Tensor) else value for value in values]
+    return [
+        _fake(value, fakes) if isinstance(value, Tensor) else fake_object(value, fake_mode)
+        for value in values
+    ]
+
+
+def fake_object(value: Any, fake_mode: FakeTensorMode) -> Any:
+    """Return `value` as a fake object if it is a script object or an opaque one with an identity.
+
+    A generator stays itself: kernels of random operators take no other.
+    """
+    if isinstance(value, torch.Generator):
+        return value
+    if isinstance(value, torch.ScriptObject) or is_opaque_reference_type(type(value)):
+        return to_fake_object(fake_mode, value)
+    return value
 
 
 def _fake(tensor: Tensor, fakes: FakeFactory) -> Tensor:
     made = fakes.leaf(tensor)
-    if made is None:
-        made = fakes.fake_mode.from_tensor(tensor, static_shapes=True)
-    return made
+    return _converted(tensor, fakes.fake_mode) if made is None else made
+
+
+def _converted(tensor: Tensor, fake_mode: FakeTensorMode) -> Tensor:
+    try:
+        return fake_mode.from_tensor(tensor, static_shapes=True)
+    except (RuntimeError, UnsupportedFakeTensorException) as error:
+        raise UnsupportedError(
+            f"an example input ({tensor.dtype}, {tensor.layout}) cannot be made fake: {error}",
+            hint='capture it in mode "real", or pass the plain tensors that it is made from',
+            stage="capture",
+        ) from error

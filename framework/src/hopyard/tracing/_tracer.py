@@ -15,14 +15,11 @@ from torch.fx import GraphModule, Node
 from hopyard_hookspecs import TracingMode as TracingModeName
 
 from .._torch.dispatch import HigherOrderOperator
-from .._torch.fake import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-)
+from .._torch.fake import FakeTensorMode
 from .._torch.proxies import ProxyTorchDispatchMode, suspend_tracing
-from .._torch.symbolic import GuardOnDataDependentSymNode, ShapeEnv
-from ..errors import CaptureError, DataDependentError, HopyardError, UnsupportedError
+from .._torch.symbolic import ShapeEnv
+from ..errors import CaptureError, HopyardError, UnsupportedError
+from ._explanations import explain
 from ._mode import DecompositionTable, TracingMode
 from ._techniques import Techniques
 from .bridge._reentry import announced
@@ -95,6 +92,7 @@ class Tracer:
         recorder: The graph under construction.
         options: How the capture is done.
         refusal: The first reason for which the capture must fail, also if the program catches it.
+        declined: The last operator that was left to a tensor subclass, and the subclass.
         enable_thunkify: Read and set by torch while it computes with symbolic numbers.
     """
 
@@ -105,6 +103,7 @@ class Tracer:
         values = ValueRecorder(options.fake_mode, direct=techniques.direct_values)
         self.recorder = Recorder(values, options.stack_traces, lazy_code=techniques.lazy_code)
         self.refusal: Exception | None = None
+        self.declined: tuple[str, str] | None = None
         self.enable_thunkify = False
         self._mode = TracingMode(self, options.decompositions)
 
@@ -150,7 +149,7 @@ class Tracer:
         """
         try:
             for placeholder, value in zip(placeholders, values, strict=True):
-                self.recorder.placeholder(placeholder.name, value, placeholder.default)
+                self._add_input(placeholder, value)
             with self._surroundings():
                 output = function(*values)
                 if self.refusal is not None:
@@ -160,11 +159,25 @@ class Tracer:
         except HopyardError as error:
             if isinstance(error, CaptureError) and error.partial_graph is None:
                 error.partial_graph = self.recorder.graph
+                error.location = error.location or raising_location(error.__traceback__)
             raise
         except Exception as error:
-            raise self._explain(error) from error
+            explained = explain(error, self.declined)
+            explained.partial_graph = self.recorder.graph
+            raise explained from error
         finally:
             self.recorder.slots.clear()
+            self.recorder.objects.clear()
+
+    def _add_input(self, placeholder: Placeholder, value: Any) -> None:
+        try:
+            self.recorder.placeholder(placeholder.name, value, placeholder.default)
+        except Exception as error:
+            raise UnsupportedError(
+                f"the example input {placeholder.name} cannot be described in a graph: {error}",
+                hint="pass the plain tensors that it is made from",
+                stage="capture",
+            ) from error
 
     def record_higher_order(
         self, operator: HigherOrderOperator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -244,34 +257,6 @@ class Tracer:
             stack.enter_context(announced(self))
             stack.enter_context(_autocast_cache_disabled())
             yield
-
-    def _explain(self, error: Exception) -> CaptureError:
-        location = raising_location(error.__traceback__)
-        explained: CaptureError
-        if isinstance(error, (DataDependentOutputException, DynamicOutputShapeException)):
-            explained = DataDependentError(
-                f"{error.func} depends on the values of a tensor, which a fake capture lacks",
-                hint="keep the value in a tensor, or compute it outside the captured function",
-                stage="capture",
-                location=location,
-            )
-        elif isinstance(error, GuardOnDataDependentSymNode):
-            explained = DataDependentError(
-                "the program decides by a number that is only known when it runs: "
-                f"{error.cond} cannot be decided here",
-                hint="use torch.where or torch.cond, or promise the answer with torch._check",
-                stage="capture",
-                location=location,
-            )
-        else:
-            explained = CaptureError(
-                f"the captured function raised {type(error).__name__}: {error}",
-                hint="it must run on the example inputs without hopyard as well",
-                stage="capture",
-                location=location,
-            )
-        explained.partial_graph = self.recorder.graph
-        return explained
 
 
 def refuse_lost_gradient(captured: Tensor) -> None:

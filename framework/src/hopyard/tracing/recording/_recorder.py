@@ -8,18 +8,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, GraphModule, Node, Proxy
 from torch.nn import Module, Parameter
 
 from ..._torch.dispatch import OpOverload
 from ..._torch.graphs import LazyGraphModule
+from ..._torch.objects import BackwardState
+from ..._torch.proxies import are_slots_kept
 from ..._torch.symbolic import ShapeEnv, compute_unbacked_bindings
-from ...errors import UnsupportedError
 from ..memory._metadata import Metadata
 from ..provenance._locations import StackTraces
 from ..symbols._tracker import Deferred, SymbolTracker, is_symbolic
 from ._cleanup import merge_symbols, remove_unused_symbols
+from ._leaves import lower_leaf
 from ._nodes import NodeWriter
+from ._objects import ObjectSlots, is_constant_object, is_object
 from ._slots import Slot, TensorSlots
 from ._values import ValueRecorder
 
@@ -46,6 +49,8 @@ class Recorder:
         root: The module that owns what `get_attr` nodes read: tensor constants and bodies of
             regions.
         slots: Which node stands for which tensor.
+        objects: Which node stands for which script object or opaque object.
+        fx_tracer: The tracer as code written for fx's expects it; set by who makes one.
         values: Writes node metadata.
         nodes: Appends nodes.
         symbols: Which node stands for which symbolic number.
@@ -62,6 +67,8 @@ class Recorder:
         self.graph = Graph()
         self.root = Module()
         self.slots = TensorSlots()
+        self.objects = ObjectSlots()
+        self.fx_tracer: Any = None
         self.values = values
         self.stack_traces = stack_traces
         self._module_class = LazyGraphModule if lazy_code else GraphModule
@@ -69,12 +76,15 @@ class Recorder:
         self.symbols = SymbolTracker(self.graph)
         self._names: dict[OpOverload, str] = {}
         self._constants: dict[int, tuple[Tensor, str]] = {}
+        self._object_names: dict[Any, str] = {}
 
     def placeholder(self, name: str, value: Any, default: tuple[Any, ...] = ()) -> Node:
         """Add an input. `default` is empty or holds the default value of the parameter."""
         node = self.graph.create_node("placeholder", name, default, {})
         if isinstance(value, Tensor):
             self.slots.set_input(value, self._slot(value, node))
+        elif not isinstance(value, _ATOMS):
+            self._track_object(value, node)
         return node
 
     def call(
@@ -110,7 +120,9 @@ class Recorder:
         own.
         """
         if isinstance(value, Tensor):
-            self.slots.set(value, self._slot(value, node, constant))
+            slot = self._slot(value, node, constant)
+            if not (are_slots_kept() and self.slots.get(value) is not None):
+                self.slots.set(value, slot)
         elif is_symbolic(value):
             self.values.annotate(node, value)
             self.symbols.track(value, Deferred.made(node))
@@ -119,6 +131,8 @@ class Recorder:
             items = value.items() if isinstance(value, dict) else enumerate(value)
             for key, item in items:
                 self.track(item, self.item(node, key), None if constant is None else constant[key])
+        else:
+            self._track_object(value, node)
 
     def bind_symbols(self, node: Node, value: Any, shape_env: ShapeEnv | None) -> None:
         """Note on `node` which unbacked symbols came into being in its value, and where.
@@ -168,11 +182,15 @@ class Recorder:
             return slice(*[self.lower(item) for item in (value.start, value.stop, value.step)])
         if isinstance(value, Module):
             return self._submodule(value)
-        raise UnsupportedError(
-            f"a graph cannot hold a value of type {type(value).__qualname__}",
-            hint="pass it as an input, or compute it outside the captured function",
-            stage="capture",
-        )
+        return lower_leaf(value, self)
+
+    def constant(self, value: Any, base: str) -> Node:
+        """Return a node that reads `value` from an attribute whose name starts with `base`."""
+        name = self._object_names.get(value)
+        if name is None:
+            name = self._object_names[value] = self._fresh_name(base)
+            setattr(self.root, name, value)
+        return self.graph.create_node("get_attr", name, (), {})
 
     def attach(self, module: Module, base: str) -> str:
         """Make `module` an attribute of the root under a fresh name starting with `base`."""
@@ -192,6 +210,15 @@ class Recorder:
         if metadata is None and tensor._has_symbolic_sizes_strides:
             self.symbols.track_sizes(tensor, node)
         return Slot(node, constant, metadata)
+
+    def _track_object(self, value: Any, node: Node) -> None:
+        if isinstance(value, BackwardState):
+            self.values.annotate(node, value)
+            value.proxy = Proxy(node, self.fx_tracer)
+        elif is_object(value):
+            self.values.annotate(node, value)
+            if not is_constant_object(value):
+                self.objects.set(value, node)
 
     def _dated(self, node: Node) -> Node:
         if self.stack_traces is not None and (trace := self.stack_traces.current()) is not None:
