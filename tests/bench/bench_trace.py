@@ -1,109 +1,128 @@
 """How much faster Hopyard captures than torch's make_fx, in one process and on one machine.
 
-Each capture is timed in CPU time of the process, ours and torch's in turn, with torch's
-process-wide cache of fake results cleared before each, so that both start cold. Graphs are compared
-in the same run. The ratio is the median of the ratios of the rounds. "with code" adds the
-generation of Python code, which ours leaves until somebody reads or runs it and torch's does as
-well, lazily.
+Three tables: speed (microseconds a node, the ratio to torch's, the same with Python code generated,
+and the ratio to the program run without a graph), growth with the size of the program, and peak
+memory. Graphs are compared in the same run. How times are taken is told in `timing.py`, and memory
+in `memory.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import logging
 import platform
-import statistics
-import time
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import growth
+import memory
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
-from workloads import WORKLOADS, Workload
+from timing import compare
+from workloads import WORKLOADS
 
-import hopyard
+Results = list[dict[str, Any]]
 
 
 def main() -> None:
-    """Time the workloads that the command line names."""
+    """Measure what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="where to keep the results")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--modes", nargs="+", default=["fake", "real"])
     parser.add_argument("--workloads", nargs="+", default=list(WORKLOADS), choices=list(WORKLOADS))
+    parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=list(TABLES))
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
 
-    results = []
-    headings = ("nodes", "torch", "ours", "ratio", "with code")
-    print(f"{'workload':16}{'mode':6}" + "".join(f"{heading:>11}" for heading in headings))
-    for mode in options.modes:
-        for name in options.workloads:
-            result = {
-                "workload": name,
-                "mode": mode,
-                **measure(WORKLOADS[name](), mode, options.rounds),
-            }
-            results.append(result)
-            times = "".join(f"{result[key]:8.1f} us" for key in ("torch_us", "ours_us"))
-            ratios = "".join(f"{result[key]:10.2f}x" for key in ("ratio", "ratio_with_code"))
-            verdict = "" if result["same_graph"] else "   GRAPHS DIFFER"
-            print(f"{name:16}{mode:6}{result['nodes']:11}{times}{ratios}{verdict}", flush=True)
+    results = {name: TABLES[name](options) for name in options.tables}
     if options.json:
         machine = {"torch": torch.__version__, "python": platform.python_version()}
-        options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2))
+        options.json.write_text(json.dumps({"machine": machine, **results}, indent=2))
 
 
-def measure(workload: Workload, mode: str, rounds: int) -> dict[str, Any]:
-    """Return times in microseconds a node, and ratios, of one workload."""
-    captures = {"torch": torch_make_fx, "ours": hopyard.make_fx}
-    seconds: dict[str, list[float]] = {name: [] for name in captures}
-    with_code: dict[str, list[float]] = {name: [] for name in captures}
-    graphs: dict[str, GraphModule] = {}
-    for index in range(rounds + 1):
-        for name, make_fx in captures.items():
-            traced, capture_time, code_time = timed(make_fx, workload, mode)
-            graphs[name] = traced
-            if index:
-                seconds[name].append(capture_time)
-                with_code[name].append(capture_time + code_time)
-    nodes = len(graphs["torch"].graph.nodes)
-    return {
-        "family": workload.family,
-        "nodes": nodes,
-        "torch_us": statistics.median(seconds["torch"]) / nodes * 1e6,
-        "ours_us": statistics.median(seconds["ours"]) / nodes * 1e6,
-        "ratio": _median_ratio(seconds),
-        "ratio_with_code": _median_ratio(with_code),
-        "same_graph": graphs["torch"].code == graphs["ours"].code,
-    }
-
-
-def timed(
-    make_fx: Callable[..., Any], workload: Workload, mode: str
-) -> tuple[GraphModule, float, float]:
-    """Capture once, cold; return the graph and the CPU seconds of capture and of its code."""
-    FakeTensorMode.cache_clear()
-    gc.collect()
-    capture = make_fx(workload.function, tracing_mode=mode)
-    start = time.process_time()
-    traced = capture(*workload.inputs)
-    captured = time.process_time()
-    _ = traced.code
-    return traced, captured - start, time.process_time() - captured
-
-
-def _median_ratio(seconds: dict[str, list[float]]) -> float:
-    return statistics.median(
-        torch_time / ours
-        for torch_time, ours in zip(seconds["torch"], seconds["ours"], strict=True)
+def speed(options: argparse.Namespace) -> Results:
+    """Time each workload in each mode."""
+    print(
+        f"{'speed':16}{'mode':6}{'nodes':>6}{'torch':>11}{'ours':>11}"
+        f"{'ratio':>9}{'with code':>11}{'over alone':>12}"
     )
+    results = []
+    for mode in options.modes:
+        for name in options.workloads:
+            workload = WORKLOADS[name]()
+            timed = compare(workload, mode, options.rounds)
+            result = {
+                "workload": name,
+                "family": workload.family,
+                "mode": mode,
+                "nodes": timed.nodes,
+                "torch_us": timed.micros_a_node("torch"),
+                "ours_us": timed.micros_a_node("ours"),
+                "ratio": timed.ratio,
+                "ratio_with_code": timed.ratio_with_code,
+                "over_alone": timed.over_alone,
+                "same_graph": timed.same_graph,
+            }
+            results.append(result)
+            print(
+                f"{name:16}{mode:6}{timed.nodes:6}{result['torch_us']:8.1f} us"
+                f"{result['ours_us']:8.1f} us{timed.ratio:8.2f}x{timed.ratio_with_code:10.2f}x"
+                f"{timed.over_alone:11.2f}x{_verdict(result)}",
+                flush=True,
+            )
+    return results
+
+
+def growing(options: argparse.Namespace) -> Results:
+    """Time each series of programs in the modes that can capture it."""
+    print(f"\n{'growth with':24}{'mode':6}{'tracer':8}{'seconds at each size':36}{'power':>7}")
+    results = []
+    for series in growth.SERIES:
+        for mode in [mode for mode in series.modes if mode in options.modes]:
+            result = growth.measure(series, mode, options.rounds)
+            results.append(result)
+            for tracer in ("torch", "ours"):
+                steps = zip(result["sizes"], result[f"{tracer}_seconds"], strict=True)
+                listed = "  ".join(f"{size}: {seconds:.4f}" for size, seconds in steps)
+                print(
+                    f"{series.size:24}{mode:6}{tracer:8}{listed:36}"
+                    f"{result[f'{tracer}_power']:7.2f}{_verdict(result)}",
+                    flush=True,
+                )
+    return results
+
+
+def peaks(options: argparse.Namespace) -> Results:
+    """Measure the memory of some workloads, where the system tells it."""
+    if sys.platform != "linux":
+        return []
+    columns = ("torch_mib", "ours_mib", "torch_mib_with_code", "ours_mib_with_code")
+    headings = ("torch", "ours", "torch, code", "ours, code")
+    print(f"\n{'peak memory':16}{'mode':6}" + "".join(f"{heading:>16}" for heading in headings))
+    results = []
+    for mode in options.modes:
+        for name in [name for name in memory.MEASURED if name in options.workloads]:
+            result = memory.measure(name, mode)
+            results.append(result)
+            sizes = "".join(f"{result[column]:12.1f} MiB" for column in columns)
+            print(f"{name:16}{mode:6}{sizes}", flush=True)
+    return results
+
+
+TABLES: dict[str, Callable[[argparse.Namespace], Results]] = {
+    "speed": speed,
+    "growth": growing,
+    "memory": peaks,
+}
+"""What fills each table."""
+
+
+def _verdict(result: dict[str, Any]) -> str:
+    return "" if result["same_graph"] else "   GRAPHS DIFFER"
 
 
 if __name__ == "__main__":

@@ -52,6 +52,19 @@ def mixed_chain(length: int) -> Workload:
     return Workload(mixed, (torch.randn(8, 16), torch.randn(16, 16)), "chain")
 
 
+def reading_parameters(count: int) -> Workload:
+    """Reads each of `count` parameters that the function closes over."""
+    parameters = nn.ParameterList([nn.Parameter(torch.randn(16)) for _ in range(count)])
+
+    def read(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            for parameter in parameters:
+                x = x * parameter
+        return x
+
+    return Workload(read, (torch.randn(16),), "small")
+
+
 def gpt2(layers: int) -> Workload:
     """A small GPT-2 with random weights."""
     from transformers import GPT2Config, GPT2LMHeadModel
