@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._torch.dispatch import is_transformed
 from .._torch.fake import (
     FakeTensor,
     FakeTensorMode,
@@ -49,13 +50,31 @@ def fake_mode_for(values: Iterable[Any], *, allow_non_fake_inputs: bool = False)
     return fake_mode
 
 
+def refuse_transformed(values: Iterable[Any], what: str) -> None:
+    """Refuse tensors of a function transform around the capture.
+
+    Operators see what is inside of them, which nobody tracks, so the graph would compute with the
+    values of the example.
+
+    Raises:
+        UnsupportedError: One of them is such a tensor.
+    """
+    if any(isinstance(value, Tensor) and is_transformed(value) for value in values):
+        raise UnsupportedError(
+            f"{what} belongs to a function transform (vmap, grad, functionalize ...) that is "
+            "active around the capture",
+            hint="capture the transformed function: make_fx(torch.vmap(f)), not vmap of make_fx(f)",
+            stage="capture",
+        )
+
+
 def fakify(values: Iterable[Any], fake_mode: FakeTensorMode) -> list[Any]:
     """Return `values` with tensors and objects made fake; aliases among them stay aliases.
 
     Raises:
         UnsupportedError: Nobody can make one of them fake.
     """
-    if not Techniques.chosen().direct_inputs:
+    if fake_mode.propagate_real_tensors or not Techniques.chosen().direct_inputs:
         return [
             _converted(value, fake_mode)
             if isinstance(value, Tensor)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch.fx import GraphModule
 from torch.nn import Module
 
@@ -16,7 +17,7 @@ from hopyard_hookspecs import TracingMode as TracingModeName
 from .._torch.graphs import PyTreeCodeGen, PyTreeInfo
 from .._torch.pytree import TreeSpec, tree_flatten, tree_unflatten
 from ..errors import UnknownNameError, UnsupportedError, UsageError
-from ._inputs import fake_mode_for, fakify
+from ._inputs import fake_mode_for, fakify, refuse_transformed
 from ._mode import DecompositionTable
 from ._tracer import Placeholder, Tracer, TracingOptions
 from .provenance._locations import StackTraces
@@ -70,9 +71,12 @@ def make_fx(
         raise UnknownNameError("tracing mode", tracing_mode, TRACING_MODES)
     _refuse_unsupported(tracing_mode, pre_dispatch=pre_dispatch)
 
+    # Dynamo, if it compiles whoever calls this, must not look into the tracer.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     @functools.wraps(function)
     def traced(*args: Any) -> GraphModule:
         values, spec = tree_flatten(args)
+        refuse_transformed(values, "an example input")
         fake_mode = None
         if tracing_mode == "fake":
             fake_mode = fake_mode_for(values, allow_non_fake_inputs=_allow_non_fake_inputs)
@@ -91,7 +95,8 @@ def make_fx(
         )
         return trace_function(Tracer(options), function, tree_unflatten(values, spec))
 
-    return traced
+    captured: Callable[..., GraphModule] = traced
+    return captured
 
 
 def _refuse_unsupported(tracing_mode: TracingModeName, *, pre_dispatch: bool) -> None:

@@ -17,9 +17,11 @@ from hopyard_hookspecs import TracingMode as TracingModeName
 from .._torch.dispatch import HigherOrderOperator
 from .._torch.fake import FakeTensorMode
 from .._torch.proxies import ProxyTorchDispatchMode, suspend_tracing
+from .._torch.pytree import tree_leaves
 from .._torch.symbolic import ShapeEnv
 from ..errors import CaptureError, HopyardError, UnsupportedError
 from ._explanations import explain
+from ._inputs import refuse_transformed
 from ._mode import DecompositionTable, TracingMode
 from ._techniques import Techniques
 from .bridge._reentry import announced
@@ -100,6 +102,10 @@ class Tracer:
         self.options = options
         self._outer = outer
         techniques = options.techniques
+        if options.fake_mode is not None and options.fake_mode.propagate_real_tensors:
+            # What is made directly is fake only, with no real tensor behind it.
+            techniques = techniques.without("memory", "direct_values")
+        self._memory = techniques.memory
         values = ValueRecorder(options.fake_mode, direct=techniques.direct_values)
         self.recorder = Recorder(values, options.stack_traces, lazy_code=techniques.lazy_code)
         self.refusal: Exception | None = None
@@ -109,7 +115,7 @@ class Tracer:
 
     def new_calls(self) -> FakeCalls | RealCalls | None:
         """Return an empty memory of calls, for one decomposition table; None if switched off."""
-        if not self.options.techniques.memory:
+        if not self._memory:
             return None
         if self.options.fake_mode is not None:
             return FakeCalls(self.recorder)
@@ -154,6 +160,8 @@ class Tracer:
                 output = function(*values)
                 if self.refusal is not None:
                     raise self.refusal
+                if self._outer is None:
+                    refuse_transformed(tree_leaves(output), "an output")
                 self.recorder.output(output, annotation)
             return self.recorder.finish(name)
         except HopyardError as error:
@@ -172,6 +180,8 @@ class Tracer:
     def _add_input(self, placeholder: Placeholder, value: Any) -> None:
         try:
             self.recorder.placeholder(placeholder.name, value, placeholder.default)
+        except CaptureError:
+            raise
         except Exception as error:
             raise UnsupportedError(
                 f"the example input {placeholder.name} cannot be described in a graph: {error}",

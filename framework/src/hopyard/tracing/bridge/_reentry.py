@@ -65,6 +65,11 @@ _displaced: Any = None
 _displaced_flag: Any = False
 
 
+def active_tracer() -> Tracer | None:
+    """Return the tracer of the innermost capture on this thread, whether it records or not."""
+    return _active.tracer
+
+
 @contextmanager
 def announced(tracer: Tracer) -> Iterator[None]:
     """Let torch's operators find `tracer` on this thread."""

@@ -89,13 +89,18 @@ class MetadataTable:
             return None
         if tensor.is_conj() or tensor.is_neg():
             return None
+        try:
+            nbytes = tensor.untyped_storage().nbytes()
+        except NotImplementedError:
+            # A tensor of a function transform has no storage of its own.
+            return None
         key = (
             tensor.shape,
             tensor.stride(),
             tensor.storage_offset(),
             tensor.dtype,
             tensor.device,
-            tensor.untyped_storage().nbytes(),
+            nbytes,
         )
         known = self._known.get(key)
         if known is None:

@@ -20,10 +20,11 @@ from ..memory._metadata import Metadata
 from ..provenance._locations import StackTraces
 from ..symbols._tracker import Deferred, SymbolTracker, is_symbolic
 from ._cleanup import merge_symbols, remove_unused_symbols
+from ._leaks import new_slots
 from ._leaves import lower_leaf
 from ._nodes import NodeWriter
 from ._objects import ObjectSlots, is_constant_object, is_object
-from ._slots import Slot, TensorSlots
+from ._slots import Slot
 from ._values import ValueRecorder
 
 _ATOMS = (
@@ -66,7 +67,7 @@ class Recorder:
     ) -> None:
         self.graph = Graph()
         self.root = Module()
-        self.slots = TensorSlots()
+        self.slots = new_slots()
         self.objects = ObjectSlots()
         self.fx_tracer: Any = None
         self.values = values
@@ -84,7 +85,7 @@ class Recorder:
         if isinstance(value, Tensor):
             self.slots.set_input(value, self._slot(value, node))
         elif not isinstance(value, _ATOMS):
-            self._track_object(value, node)
+            self.track(value, node)
         return node
 
     def call(
@@ -119,20 +120,32 @@ class Recorder:
         """Let `node` stand for `value` from now on; the items of a container get nodes of their
         own.
         """
-        if isinstance(value, Tensor):
-            slot = self._slot(value, node, constant)
-            if not (are_slots_kept() and self.slots.get(value) is not None):
-                self.slots.set(value, slot)
-        elif is_symbolic(value):
-            self.values.annotate(node, value)
-            self.symbols.track(value, Deferred.made(node))
+        if isinstance(value, Tensor) or is_symbolic(value) or is_object(value):
+            self.stand_for(value, node, constant)
         elif isinstance(value, (list, tuple, dict)):
             self.values.annotate(node, value)
             items = value.items() if isinstance(value, dict) else enumerate(value)
             for key, item in items:
                 self.track(item, self.item(node, key), None if constant is None else constant[key])
-        else:
-            self._track_object(value, node)
+        elif isinstance(value, BackwardState):
+            self.values.annotate(node, value)
+            value.proxy = Proxy(node, self.fx_tracer)
+
+    def stand_for(self, value: Any, node: Node, constant: Tensor | None = None) -> None:
+        """Let `node` stand for a tensor, number or object, and describe it as what `node` computes.
+
+        A tensor of the program keeps its node while slots are kept.
+        """
+        if isinstance(value, Tensor):
+            slot = self._slot(value, node, constant)
+            if not (are_slots_kept() and self.slots.get(value) is not None):
+                self.slots.set(value, slot)
+            return
+        self.values.annotate(node, value)
+        if is_symbolic(value):
+            self.symbols.track(value, Deferred.made(node))
+        elif not is_constant_object(value):
+            self.objects.set(value, node)
 
     def bind_symbols(self, node: Node, value: Any, shape_env: ShapeEnv | None) -> None:
         """Note on `node` which unbacked symbols came into being in its value, and where.
@@ -210,15 +223,6 @@ class Recorder:
         if metadata is None and tensor._has_symbolic_sizes_strides:
             self.symbols.track_sizes(tensor, node)
         return Slot(node, constant, metadata)
-
-    def _track_object(self, value: Any, node: Node) -> None:
-        if isinstance(value, BackwardState):
-            self.values.annotate(node, value)
-            value.proxy = Proxy(node, self.fx_tracer)
-        elif is_object(value):
-            self.values.annotate(node, value)
-            if not is_constant_object(value):
-                self.objects.set(value, node)
 
     def _dated(self, node: Node) -> Node:
         if self.stack_traces is not None and (trace := self.stack_traces.current()) is not None:
