@@ -15,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import (
 from torch.fx.experimental.proxy_tensor import (
     _proxy_tensor_disable_update_tensor_tracker as keep_slots,
 )
+from torch.fx.experimental.proxy_tensor import _ProxyTensor as TrackedTensor
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing as suspend_tracing
 from torch.fx.experimental.proxy_tensor import get_proxy_mode as current_proxy_mode
 from torch.fx.experimental.proxy_tensor import get_proxy_slot as get_proxy_slot
@@ -43,6 +44,7 @@ def set_tracing_flag(flag: _Any) -> None:
 
 __all__ = [
     "ProxyTorchDispatchMode",
+    "TrackedTensor",
     "active_tracer",
     "are_slots_kept",
     "current_proxy_mode",
@@ -53,6 +55,6 @@ __all__ = [
     "set_tracing_flag",
     "suspend_tracing",
     "trace_subgraph_with_torch",
-    "track_tensor_tree",
     "tracing_flag",
+    "track_tensor_tree",
 ]

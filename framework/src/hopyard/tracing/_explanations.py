@@ -19,6 +19,7 @@ from .._torch.pytree import tree_leaves
 from .._torch.symbolic import GuardOnDataDependentSymNode
 from ..errors import CaptureError, DataDependentError, UnsupportedError
 from .provenance._locations import raising_location
+from .recording._slots import is_left_over
 
 _NOTE = "_hopyard_failure"
 
@@ -128,6 +129,12 @@ def _failure(error: Exception, operator: str, operands: Any) -> Failure:
     active = active_fake_mode()
     if active is not None:
         modes.add(id(active))
+    if len(modes) > 1 and any(map(is_left_over, tensors)):
+        return Failure(
+            operator,
+            "takes a fake tensor that an earlier capture made and the program put aside",
+            "return such tensors instead; hopyard.tracing.watch_leaks names the line that made it",
+        )
     if len(modes) > 1:
         return Failure(
             operator,

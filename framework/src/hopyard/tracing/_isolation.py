@@ -106,8 +106,9 @@ def wrapper_and_args_for_make_fx(
     """
     leaves, spec = tree_flatten((tuple(args), dict(kwargs)))
 
-    def wrapped(leaves: list[Any]) -> Any:
-        positional, keywords = tree_unflatten(leaves, spec)
+    # Placeholders are named after the parameter, and torch's helper calls it so.
+    def wrapped(flat_args: list[Any]) -> Any:
+        positional, keywords = tree_unflatten(flat_args, spec)
         return function(*positional, **keywords)
 
     return wrapped, leaves

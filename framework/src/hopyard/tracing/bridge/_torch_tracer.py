@@ -16,24 +16,13 @@ from torch.fx import Node, Proxy
 from torch.fx import Tracer as FxTracer
 from torch.nn import Module
 
+from ..._torch.proxies import TrackedTensor
 from ..recording._objects import is_object
 from ..recording._slots import Slot
 from ..symbols._tracker import SYMBOLIC, Deferred
 
 if TYPE_CHECKING:
     from .._tracer import Tracer
-
-
-class TrackedTensor(NamedTuple):
-    """What torch keeps for a tensor.
-
-    Attributes:
-        proxy: The node that computes it, as a proxy.
-        constant: Its value, if known.
-    """
-
-    proxy: Proxy
-    constant: Tensor | None
 
 
 class LazyProxy(NamedTuple):
