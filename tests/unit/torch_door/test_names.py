@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -23,10 +24,12 @@ from hopyard import _torch as door
 from hopyard._torch import (
     compiler,
     dispatch,
+    exporting,
     fake,
     graphs,
     inductor,
     objects,
+    predispatch,
     proxies,
     pytree,
     symbolic,
@@ -179,6 +182,7 @@ def _autocast() -> None:
 
 
 @check("dispatch.TransformType", "dispatch.current_transform", "dispatch.is_transformed")
+@check("dispatch.untransformed")
 def _transforms() -> None:
     assert dispatch.current_transform() is None
     seen: list[Any] = []
@@ -186,6 +190,7 @@ def _transforms() -> None:
     def function(x: Tensor) -> Tensor:
         current = dispatch.current_transform()
         assert dispatch.is_transformed(x)
+        assert not dispatch.is_transformed(dispatch.untransformed(x))
         seen.append(current.key() if current else None)
         return x.sum()
 
@@ -393,6 +398,102 @@ def _metadata() -> None:
     assert metadata._replace(requires_grad=True).requires_grad
     assert not metadata.requires_grad
     assert not metadata.is_quantized
+
+
+# predispatch
+
+
+@check("predispatch.PreDispatchModes", "predispatch.pre_dispatch_modes")
+@check("predispatch.set_pre_dispatch_modes", "predispatch.is_dispatch_key_included")
+def _pre_dispatch_modes() -> None:
+    key = dispatch.DispatchKey.PreDispatch
+    original = predispatch.pre_dispatch_modes()
+    ours = predispatch.PreDispatchModes()
+    assert ours.count() == 0
+    assert ours.get(0) is ours.get(1) is ours._schema_check_mode is None
+    found: list[Any] = []
+
+    def function(x: Tensor) -> Tensor:
+        found.extend((predispatch.is_dispatch_key_included(key), ours.count(), ours.get(0)))
+        return x.sin()
+
+    predispatch.set_pre_dispatch_modes(ours)
+    try:
+        torch_make_fx(function, pre_dispatch=True)(torch.ones(2))
+    finally:
+        predispatch.set_pre_dispatch_modes(original)
+    assert predispatch.pre_dispatch_modes() is original
+    assert found[:2] == [True, 1]
+    assert isinstance(found[2], proxies.ProxyTorchDispatchMode)
+    assert not predispatch.is_dispatch_key_included(key)
+
+
+@check("predispatch.enable_python_dispatcher")
+def _python_dispatcher() -> None:
+    key = dispatch.DispatchKey.PythonDispatcher
+    with predispatch.enable_python_dispatcher():
+        assert predispatch.is_dispatch_key_included(key)
+    assert not predispatch.is_dispatch_key_included(key)
+
+
+class Told(predispatch.PreDispatchTorchFunctionMode):
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append((func, tuple(args)))
+        if func in (predispatch.enter_autocast, predispatch.exit_autocast):
+            return None
+        return func(*args, **(kwargs or {}))
+
+
+@check("predispatch.PreDispatchTorchFunctionMode", "predispatch.hide_state_recorder")
+@check("predispatch.enter_autocast", "predispatch.exit_autocast", "predispatch.UnmanagedAutocast")
+def _told_of_autocast() -> None:
+    with Told() as told:
+        with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
+            pass
+        with predispatch.hide_state_recorder(), torch.autocast("cpu"):
+            assert dispatch.function_mode_stack() == []
+        assert dispatch.function_mode_stack() == [told]
+    assert told.seen == [
+        (predispatch.enter_autocast, ("cpu", torch.bfloat16, True, False)),
+        (predispatch.exit_autocast, ()),
+    ]
+    unmanaged = predispatch.enter_autocast("cpu", torch.bfloat16, True, False)
+    assert isinstance(unmanaged, predispatch.UnmanagedAutocast)
+    assert torch.is_autocast_enabled("cpu")
+    predispatch.exit_autocast(unmanaged)
+    assert not torch.is_autocast_enabled("cpu")
+
+
+@check("predispatch.FORWARD_AD_FUNCTIONS", "predispatch.TRANSFORM_FUNCTIONS")
+@check("predispatch.is_dual_level_entered", "predispatch.disable_transforms")
+def _told_of_transforms() -> None:
+    entered: list[bool] = []
+    disabled: list[bool] = []
+    enabled: list[bool] = []
+
+    def sine(x: Tensor) -> Tensor:
+        entered.append(predispatch.is_dual_level_entered())
+        with predispatch.disable_transforms():
+            disabled.append(dispatch.is_transformed(torch.ones(2)))
+        enabled.append(dispatch.is_transformed(torch.ones(2)))
+        return x.sin()
+
+    with Told() as told, mock.patch.object(torch.compiler, "_is_exporting_flag", True):
+        x = torch.ones(2)
+        torch.vmap(sine)(x)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.func.jvp(sine, (x,), (x,))
+    called = {func for func, _ in told.seen} & predispatch.TRANSFORM_FUNCTIONS
+    assert called == predispatch.TRANSFORM_FUNCTIONS
+    assert predispatch.FORWARD_AD_FUNCTIONS < predispatch.TRANSFORM_FUNCTIONS
+    assert entered == [False, True]
+    assert enabled == [False, True]
+    assert disabled == [False, False]
+    assert not predispatch.is_dual_level_entered()
 
 
 # proxies
@@ -791,3 +892,30 @@ def _backward_state() -> None:
 
     torch_make_fx(function)(torch.ones(1), state)
     assert states[0].node.op == "placeholder"
+
+
+def _count_at_least_three(x: Tensor) -> Tensor:
+    count = x.sum().int().item()
+    torch._check(count >= 3)
+    return torch.ones(count)
+
+
+@check("exporting.ValueRanges", "exporting.insert_runtime_asserts", "exporting.rebind_unbacked")
+def _promises_become_operators() -> None:
+    fake_mode = fake.FakeTensorMode(shape_env=symbolic.ShapeEnv(), static_shapes=True)
+    traced = torch_make_fx(_count_at_least_three, tracing_mode="fake")(
+        fake_mode.from_tensor(torch.ones(3))
+    )
+    shape_env = fake_mode.shape_env
+    bound = next(node for node in traced.graph.nodes if "unbacked_bindings" in node.meta)
+    (symbol,) = bound.meta["unbacked_bindings"]
+    assert isinstance(shape_env.var_to_range[symbol], exporting.ValueRanges)
+    assert shape_env.var_to_range[symbol].lower == 3
+
+    exporting.insert_runtime_asserts(traced, shape_env, "test", export=True)
+    assert any("_assert_scalar" in str(node.target) for node in traced.graph.nodes)
+
+    again = shape_env.create_unbacked_symint()
+    exporting.rebind_unbacked(shape_env, bound, again)
+    assert again.node.expr == symbol
+    assert shape_env.unbacked_renamings == {again.node._expr: symbol}

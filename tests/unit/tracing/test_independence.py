@@ -29,11 +29,10 @@ POISONED = (
     "PythonKeyTracer",
     "_ModuleStackTracer",
     "TorchFunctionMetadataMode",
-    "PreDispatchTorchFunctionMode",
     "wrap_key",
     "set_meta",
 )
-"""What makes up torch's tracer."""
+"""What makes up torch's tracer, but for types that torch itself compares with."""
 
 METHODS = (
     "__torch_dispatch__",

@@ -12,7 +12,7 @@ from torch import SymBool, SymFloat, SymInt, Tensor
 from torch.fx import GraphModule, Node
 from torch.nn import Parameter
 
-from .._torch.dispatch import OpOverload
+from .._torch.dispatch import OpOverload, is_transformed, untransformed
 from .._torch.fake import is_fake, unset_fake_temporarily
 from ._description import (
     AtomDescription,
@@ -88,6 +88,8 @@ class _Values:
         if isinstance(value, Node):
             return self._reference(value)
         if isinstance(value, Tensor):
+            if is_transformed(value):
+                return self._sequence("transformed", (list(value.shape), untransformed(value)))
             return self._describe_tensor(value)
         if isinstance(value, slice):
             return self._sequence("slice", (value.start, value.stop, value.step))
@@ -154,6 +156,8 @@ def _data(value: Any) -> str:
     """Write what a constant holds, so that another constant reads differently."""
     if not isinstance(value, Tensor):
         return type(value).__qualname__
+    if is_transformed(value):
+        return f"transformed {_data(untransformed(value))}"
     if is_fake(value) or value.layout != torch.strided or value.is_meta:
         return "no data"
     if hasattr(value, "__tensor_flatten__"):

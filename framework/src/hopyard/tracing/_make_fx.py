@@ -19,7 +19,7 @@ from .._torch.pytree import TreeSpec, tree_flatten, tree_unflatten
 from ..errors import UnknownNameError, UnsupportedError, UsageError
 from ._inputs import fake_mode_for, fakify, refuse_transformed
 from ._mode import DecompositionTable
-from ._tracer import Placeholder, Tracer, TracingOptions
+from ._tracer import Placeholder, Tracer, TracingOptions, suspended
 from .provenance._locations import StackTraces
 
 TRACING_MODES: tuple[TracingModeName, ...] = ("fake", "real", "symbolic")
@@ -63,13 +63,13 @@ def make_fx(
 
     Raises:
         UnknownNameError: `tracing_mode` is another word.
-        UnsupportedError: Symbolic or pre-dispatch captures are asked for.
+        UnsupportedError: A symbolic capture is asked for.
         UsageError: The example inputs do not fit the function's signature (when called).
         CaptureError: The function cannot be captured (when called).
     """
     if tracing_mode not in TRACING_MODES:
         raise UnknownNameError("tracing mode", tracing_mode, TRACING_MODES)
-    _refuse_unsupported(tracing_mode, pre_dispatch=pre_dispatch)
+    _refuse_unsupported(tracing_mode)
 
     # Dynamo, if it compiles whoever calls this, must not look into the tracer.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -80,7 +80,8 @@ def make_fx(
         fake_mode = None
         if tracing_mode == "fake":
             fake_mode = fake_mode_for(values, allow_non_fake_inputs=_allow_non_fake_inputs)
-            values = fakify(values, fake_mode)
+            with suspended():
+                values = fakify(values, fake_mode)
         options = TracingOptions(
             tracing_mode,
             fake_mode,
@@ -99,12 +100,10 @@ def make_fx(
     return captured
 
 
-def _refuse_unsupported(tracing_mode: TracingModeName, *, pre_dispatch: bool) -> None:
-    refused = "tracing_mode='symbolic'" if tracing_mode == "symbolic" else ""
-    refused = "pre_dispatch=True" if pre_dispatch else refused
-    if refused:
+def _refuse_unsupported(tracing_mode: TracingModeName) -> None:
+    if tracing_mode == "symbolic":
         raise UnsupportedError(
-            f"{refused} is not implemented yet",
+            "tracing_mode='symbolic' is not implemented yet",
             hint="use torch.fx.experimental.proxy_tensor.make_fx meanwhile",
             stage="make_fx",
         )

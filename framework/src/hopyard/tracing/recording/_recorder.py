@@ -39,6 +39,7 @@ _ATOMS = (
     torch.memory_format,
     type(None),
     type(...),
+    Node,
 )
 
 
