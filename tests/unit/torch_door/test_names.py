@@ -701,6 +701,30 @@ def _accessor() -> None:
     assert not symbolic.is_accessor_node(graph.call_function(torch.ops.aten.item.default, (x,)))
 
 
+@check("symbolic.input_source")
+def _input_source() -> None:
+    environment = symbolic.ShapeEnv()
+    source = symbolic.input_source("input0")
+    size = environment.create_symbol(5, source)
+    assert source.name == "input0"
+    assert environment.create_symbol(5, symbolic.input_source("input1")) == size
+
+
+@check("symbolic.insert_deferred_runtime_asserts")
+def _runtime_asserts() -> None:
+    def function(x: Tensor) -> Tensor:
+        number = (x + 0).item()
+        torch._check(number * 2 < 9)
+        return torch.zeros(3) + number
+
+    graph_module = torch_make_fx(function, tracing_mode="symbolic")(torch.tensor(4))
+    symbolic.insert_deferred_runtime_asserts(graph_module, graph_module.shape_env, "a test")
+    graph_module.recompile()
+    graph_module(torch.tensor(4))
+    with pytest.raises(RuntimeError, match="Runtime assertion failed"):
+        graph_module(torch.tensor(5))
+
+
 @check("symbolic.expression_handlers")
 def _handlers() -> None:
     import sympy

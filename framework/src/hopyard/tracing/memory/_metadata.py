@@ -94,6 +94,8 @@ class MetadataTable:
         except NotImplementedError:
             # A tensor of a function transform has no storage of its own.
             return None
+        if type(nbytes) is not int:
+            return None
         key = (
             tensor.shape,
             tensor.stride(),
