@@ -43,7 +43,7 @@ def test_a_tensor_put_aside_is_reported(mode: Any) -> None:
     assert leak.location is not None
     assert (leak.location.file, leak.location.line) == (__file__, line_of("(x + 1).sin()"))
     assert "sin" in str(leak)
-    assert isinstance(leak.tensor, FakeTensor) == (mode == "fake")
+    assert isinstance(leak.tensor, FakeTensor) == (mode != "real")
     del leak
     module.aside.clear()
     assert watch.leaks() == []
