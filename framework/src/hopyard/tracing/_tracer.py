@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 
 from hopyard_hookspecs import TracingMode as TracingModeName
 
@@ -95,6 +95,12 @@ class Tracer:
     A tracer is used once. Regions inside the function are captured by tracers of their own, which
     share the fake mode and the options.
 
+    Args:
+        options: How the capture is done.
+        outer: The tracer of the function that this one's is a region of.
+        graph: A graph to add to; a new one by default.
+        root: The module that owns what the graph reads; a new one by default.
+
     Attributes:
         recorder: The graph under construction.
         options: How the capture is done.
@@ -103,7 +109,14 @@ class Tracer:
         enable_thunkify: Read and set by torch while it computes with symbolic numbers.
     """
 
-    def __init__(self, options: TracingOptions, outer: Tracer | None = None) -> None:
+    def __init__(
+        self,
+        options: TracingOptions,
+        outer: Tracer | None = None,
+        *,
+        graph: Graph | None = None,
+        root: torch.nn.Module | None = None,
+    ) -> None:
         self.options = options
         self._outer = outer
         techniques = options.techniques
@@ -116,7 +129,9 @@ class Tracer:
             direct=techniques.direct_values,
             above_transforms=options.pre_dispatch,
         )
-        self.recorder = Recorder(values, options.stack_traces, lazy_code=techniques.lazy_code)
+        self.recorder = Recorder(
+            values, options.stack_traces, lazy_code=techniques.lazy_code, graph=graph, root=root
+        )
         self.refusal: Exception | None = None
         self.declined: tuple[str, str] | None = None
         self.enable_thunkify = False
@@ -164,7 +179,7 @@ class Tracer:
         Raises:
             CaptureError: The function raised, or did something that a graph cannot hold.
         """
-        try:
+        with self._explained():
             with self._surroundings():
                 with suspend_tracing():
                     for placeholder, value in zip(placeholders, values, strict=True):
@@ -176,6 +191,26 @@ class Tracer:
                     refuse_transformed(tree_leaves(output), "an output")
                 self.recorder.output(output, annotation)
             return self.recorder.finish(name)
+
+    @contextmanager
+    def recording(self) -> Generator[None, None, None]:
+        """Record what this thread does, instead of what a function does.
+
+        Inputs and the output are the caller's matter.
+
+        Raises:
+            CaptureError: The program raised, or did something that a graph cannot hold.
+        """
+        with self._explained(), self._surroundings():
+            yield
+            if self.refusal is not None:
+                raise self.refusal
+
+    @contextmanager
+    def _explained(self) -> Generator[None, None, None]:
+        """Let errors tell where and why, and forget in the end which node stands for what."""
+        try:
+            yield
         except HopyardError as error:
             if isinstance(error, CaptureError) and error.partial_graph is None:
                 error.partial_graph = self.recorder.graph
@@ -284,8 +319,10 @@ class Tracer:
             stack.enter_context(_autocast_cache_disabled())
             if self.options.fake_mode is not None:
                 stack.enter_context(self.options.fake_mode)
-                # Above autograd the tracer sees an operator once; the fake mode sees what it calls.
-                if self.options.techniques.single_memory and not pre_dispatch:
+                # Above autograd the tracer sees an operator once; the fake mode sees what it calls,
+                # and may remember that unless the look-up would add guards.
+                remembers = pre_dispatch and self.options.tracing_mode == "fake"
+                if self.options.techniques.single_memory and not remembers:
                     stack.enter_context(_own_cache_disabled(self.options.fake_mode))
             if pre_dispatch:
                 separate_threads()
