@@ -17,6 +17,7 @@ from torch.fx import GraphModule
 from ..._torch.dispatch import is_transformed
 from ..._torch.fake import FakeTensor
 from ...errors import CaptureWarning
+from ..provenance._locations import current_location
 
 
 def warn_of_hidden_tensors(graph_module: GraphModule, *, fakes: bool) -> None:
@@ -33,13 +34,16 @@ def warn_of_hidden_tensors(graph_module: GraphModule, *, fakes: bool) -> None:
     if not hidden:
         return
     shown = ", ".join(hidden[:3]) + (f" and {len(hidden) - 3} more" if len(hidden) > 3 else "")
-    warnings.warn(
+    where = current_location()
+    message = (
         f"make_fx: {shown} of the graph come from the example inputs in a way that a capture above "
         "autograd does not see, and the graph holds them as constants; capture gradients and .data "
-        "with pre_dispatch=False, and function transforms so or while exporting",
-        CaptureWarning,
-        stacklevel=3,
+        "with pre_dispatch=False, and function transforms so or while exporting"
     )
+    if where is None:
+        warnings.warn(message, CaptureWarning, stacklevel=3)
+    else:
+        warnings.warn_explicit(message, CaptureWarning, where.file, where.line)
 
 
 def _hidden(graph_module: GraphModule, *, fakes: bool) -> Iterator[str]:
