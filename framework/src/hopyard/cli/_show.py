@@ -73,7 +73,7 @@ def _lines(listing: FileListing, *, everything: bool) -> list[str]:
     lines += table(("OPERATOR", "CALLS"), [(name, str(n)) for name, n in shown], right=(1,))
     hidden = len(counted) - len(shown)
     lines += [f"... and {hidden} more (--all)"] if hidden else []
-    lines += ["", f"cost       {written(total.flops, 'FLOP')}, {written(total.bytes, 'B')} moved"]
+    lines += ["", f"cost       {written(total.flops, 'FLOP')}, {written(total.moved, 'B')} moved"]
     depth, count = (99, len(counted)) if everything else (2, 10)
     return [*lines, *listing.cost.lines(depth, count)[1:]]
 
