@@ -8,16 +8,17 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from ..._torch.dispatch import (
-    disable_torch_dispatch,
-    is_transformed,
-    preserve_dispatch_keys,
-    use_meta_kernels,
+from ..._torch.dispatch import disable_torch_dispatch, is_transformed
+from ..._torch.fake import (
+    FakeTensor,
+    FakeTensorMode,
+    forbid_data_access,
+    make_subclass,
+    reinterpret,
 )
-from ..._torch.fake import FakeTensor, FakeTensorMode, forbid_data_access, make_subclass
 
 _empty_strided: Final = torch.empty_strided
-_as_strided: Final = torch.ops.aten.as_strided.default
+_META: Final = torch.device("meta")
 
 
 class FakeFactory:
@@ -47,7 +48,7 @@ class FakeFactory:
         device: torch.device,
     ) -> Tensor:
         """Return a fake tensor with a new storage."""
-        element = _empty_strided(shape, stride, dtype=dtype, device="meta")
+        element = _empty_strided(shape, stride, dtype=dtype, device=_META)
         return self._wrap(element, device)
 
     def leaf(self, tensor: Tensor) -> Tensor | None:
@@ -87,17 +88,11 @@ class FakeFactory:
         device: torch.device,
     ) -> Tensor:
         """Return a fake tensor that shares the storage of the fake tensor `source`."""
-        with preserve_dispatch_keys():
-            use_meta_kernels(True)
-            self.fake_mode.in_kernel_invocation = True
-            try:
-                if dtype is source.dtype:
-                    element = _as_strided(source, shape, stride, offset)
-                else:
-                    element = _empty_strided(shape, stride, dtype=dtype, device="meta")
-                    element.set_(source.untyped_storage(), offset, shape, stride)
-            finally:
-                self.fake_mode.in_kernel_invocation = False
+        if dtype is source.dtype:
+            element = reinterpret(source, shape, stride, offset - source.storage_offset())
+        else:
+            element = _empty_strided(shape, stride, dtype=dtype, device=_META)
+            element.set_(source.untyped_storage(), offset, shape, stride)
         return self._wrap(element, device)
 
     def snapshot(self, tensor: Tensor, device: torch.device) -> Tensor:

@@ -87,6 +87,7 @@ class Recorder:
         self.symbols = SymbolTracker(self.graph)
         self._names: dict[OpOverload, str] = {}
         self._constants: dict[int, tuple[Tensor, str]] = {}
+        self._next_index: dict[str, int] = {}
         self._object_names: dict[Any, str] = {}
 
     def placeholder(self, name: str, value: Any, default: tuple[Any, ...] = ()) -> Node:
@@ -272,7 +273,9 @@ class Recorder:
         return self.graph.create_node("get_attr", name, (), {})
 
     def _fresh_name(self, base: str) -> str:
-        index = 0
+        # Names are not given back, so that the search goes on where the last one ended.
+        index = self._next_index.get(base, 0)
         while hasattr(self.root, f"{base}{index}"):
             index += 1
+        self._next_index[base] = index
         return f"{base}{index}"
