@@ -23,6 +23,9 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily as unset_fake_t
 make_subclass = _Tensor._make_subclass
 """Gives a tensor another Python class; the result shares its storage."""
 
+make_wrapper = _Tensor._make_wrapper_subclass
+"""Makes a tensor of a Python class without data, with a storage of any size."""
+
 __all__ = [
     "DataDependentOutputException",
     "DynamicOutputShapeException",
@@ -34,5 +37,6 @@ __all__ = [
     "forbid_data_access",
     "is_fake",
     "make_subclass",
+    "make_wrapper",
     "unset_fake_temporarily",
 ]

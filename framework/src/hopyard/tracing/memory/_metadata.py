@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from ..._torch.graphs import TensorMetadata, extract_tensor_metadata
+from ..._torch.symbolic import ShapeEnv
+from ._symbolic import Looks, SymbolicMetadata
 
 
 class Metadata:
@@ -49,10 +51,16 @@ class Metadata:
         self.plain = described._replace(requires_grad=False)
         self.trained = described._replace(requires_grad=True)
 
+    def tensor_meta(self, tensor: Tensor) -> TensorMetadata:
+        """Return what `meta["tensor_meta"]` says of a tensor of this metadata."""
+        return self.trained if tensor.requires_grad else self.plain
+
     def still_describes(self, tensor: Tensor) -> bool:
         """Say whether `tensor` looks as it did; `.data = ...` and resizing change it unseen."""
         return (
-            tensor.shape == self.shape
+            # Comparing a symbolic size would make a guard.
+            not tensor._has_symbolic_sizes_strides
+            and tensor.shape == self.shape
             and tensor.stride() == self.stride
             and tensor.storage_offset() == self.offset
             and tensor.dtype is self.dtype
@@ -72,26 +80,29 @@ class Metadata:
 
 
 class MetadataTable:
-    """The metadata seen in one trace."""
+    """The metadata seen in one trace.
 
-    def __init__(self) -> None:
+    Attributes:
+        looks: Those of tensors with symbolic sizes; None in a trace without symbols.
+    """
+
+    def __init__(self, shape_env: ShapeEnv | None = None) -> None:
         self._known: dict[tuple[Any, ...], Metadata] = {}
+        self.looks = None if shape_env is None else Looks(shape_env)
 
-    def of(self, tensor: Tensor) -> Metadata | None:
+    def of(self, tensor: Tensor) -> Metadata | SymbolicMetadata | None:
         """Return the metadata of a plain dense tensor, or None for any other kind.
 
-        Sparse, quantized, conjugated, negated, nested and zero tensors, and those with symbolic
-        sizes, have state that sizes and strides do not tell.
+        Sparse, quantized, conjugated, negated, nested and zero tensors, and those whose sizes
+        depend on data, have state that sizes and strides do not tell.
         """
         if tensor.layout is not torch.strided or tensor.is_quantized:
             return None
-        if tensor._has_symbolic_sizes_strides or tensor._is_zerotensor():
-            return None
-        if tensor.is_conj() or tensor.is_neg():
+        if tensor._is_zerotensor() or tensor.is_conj() or tensor.is_neg():
             return None
         nbytes = tensor.untyped_storage().nbytes()
-        if type(nbytes) is not int:
-            return None
+        if tensor._has_symbolic_sizes_strides or type(nbytes) is not int:
+            return None if self.looks is None else self.looks.of(tensor)
         key = (
             tensor.shape,
             tensor.stride(),

@@ -9,16 +9,29 @@ from torch import Tensor
 from torch.fx import Node
 
 from ._metadata import Metadata
+from ._symbolic import SymbolicMetadata, symbolic_output
 
 if TYPE_CHECKING:
     from ..recording._recorder import Recorder
 
 
+Numbers = Sequence[Any]
+
+
 class Recipe(Protocol):
     """Makes an operator's output and lets a node stand for it."""
 
-    def make(self, recorder: Recorder, operands: Sequence[Tensor], node: Node) -> Any:
-        """Return the output for `operands`, all tensors among the arguments in order."""
+    def make(
+        self, recorder: Recorder, operands: Sequence[Tensor], node: Node, numbers: Numbers
+    ) -> Any:
+        """Return an operator's output.
+
+        Args:
+            recorder: Tracks the output.
+            operands: All tensors among the arguments, in order.
+            node: What stands for the output.
+            numbers: All symbolic numbers among the arguments and of the operands, in order.
+        """
         ...
 
 
@@ -30,7 +43,9 @@ class Fresh:
     def __init__(self, metadata: Metadata) -> None:
         self.metadata = metadata
 
-    def make(self, recorder: Recorder, operands: Sequence[Tensor], node: Node) -> Tensor:
+    def make(
+        self, recorder: Recorder, operands: Sequence[Tensor], node: Node, numbers: Numbers
+    ) -> Tensor:
         """Return a new tensor."""
         known = self.metadata
         tensor = recorder.values.fakes.empty(known.shape, known.stride, known.dtype, known.device)
@@ -47,7 +62,9 @@ class View:
         self.position = position
         self.metadata = metadata
 
-    def make(self, recorder: Recorder, operands: Sequence[Tensor], node: Node) -> Tensor:
+    def make(
+        self, recorder: Recorder, operands: Sequence[Tensor], node: Node, numbers: Numbers
+    ) -> Tensor:
         """Return a new tensor on the operand's storage."""
         known = self.metadata
         tensor = recorder.values.fakes.view(
@@ -70,7 +87,9 @@ class Returned:
     def __init__(self, position: int) -> None:
         self.position = position
 
-    def make(self, recorder: Recorder, operands: Sequence[Tensor], node: Node) -> Tensor:
+    def make(
+        self, recorder: Recorder, operands: Sequence[Tensor], node: Node, numbers: Numbers
+    ) -> Tensor:
         """Return the operand."""
         tensor = operands[self.position]
         slot = recorder.slots.get(tensor)
@@ -85,7 +104,9 @@ class Nothing:
 
     __slots__ = ()
 
-    def make(self, recorder: Recorder, operands: Sequence[Tensor], node: Node) -> None:
+    def make(
+        self, recorder: Recorder, operands: Sequence[Tensor], node: Node, numbers: Numbers
+    ) -> None:
         """Return None."""
 
 
@@ -100,19 +121,23 @@ class Several:
         self.kind = kind
         self.recipes = tuple(recipes)
 
-    def make(self, recorder: Recorder, operands: Sequence[Tensor], node: Node) -> Any:
+    def make(
+        self, recorder: Recorder, operands: Sequence[Tensor], node: Node, numbers: Numbers
+    ) -> Any:
         """Return the items, each with its node."""
         items = []
         values = []
         for index, recipe in enumerate(self.recipes):
             getitem = recorder.item(node, index)
-            items.append(recipe.make(recorder, operands, getitem))
+            items.append(recipe.make(recorder, operands, getitem, numbers))
             values.append(getitem.meta.get("val"))
         node.meta["val"] = self.kind(values)
         return self.kind(items)
 
 
-def recipe_for(output: Any, operands: Sequence[Tensor], recorder: Recorder) -> Recipe | None:
+def recipe_for(
+    output: Any, operands: Sequence[Tensor], numbers: Numbers, recorder: Recorder
+) -> Recipe | None:
     """Return how to make `output` again, or None if operands of the same kind might not tell.
 
     An output that shares its storage with several operands, or is several operands at once, is such
@@ -121,7 +146,7 @@ def recipe_for(output: Any, operands: Sequence[Tensor], recorder: Recorder) -> R
     if output is None:
         return Nothing()
     if isinstance(output, (list, tuple)):
-        recipes = [recipe_for(item, operands, recorder) for item in output]
+        recipes = [recipe_for(item, operands, numbers, recorder) for item in output]
         if type(output) not in (list, tuple) or None in recipes:
             return None
         return Several(type(output), [recipe for recipe in recipes if recipe is not None])
@@ -139,6 +164,18 @@ def recipe_for(output: Any, operands: Sequence[Tensor], recorder: Recorder) -> R
         for position, operand in enumerate(operands)
         if operand.untyped_storage()._cdata == storage
     ]
+    if len(sharing) > 1:
+        return None
+    if isinstance(slot.metadata, SymbolicMetadata):
+        known = [_metadata_of(operand, recorder) for operand in operands]
+        return symbolic_output(slot.metadata, sharing[0] if sharing else None, known, numbers)
     if sharing:
-        return View(sharing[0], slot.metadata) if len(sharing) == 1 else None
+        return View(sharing[0], slot.metadata)
     return Fresh(slot.metadata) if slot.metadata.fills_storage else None
+
+
+def _metadata_of(operand: Tensor, recorder: Recorder) -> Metadata | SymbolicMetadata:
+    slot = recorder.slots.get(operand)
+    assert slot is not None
+    assert slot.metadata is not None
+    return slot.metadata

@@ -16,6 +16,7 @@ from ..._torch.graphs import LazyGraphModule
 from ..._torch.symbolic import ShapeEnv, compute_unbacked_bindings
 from ...errors import UnsupportedError
 from ..memory._metadata import Metadata
+from ..memory._symbolic import SymbolicMetadata
 from ..provenance._locations import StackTraces
 from ..symbols._tracker import Deferred, SymbolTracker, is_symbolic
 from ._cleanup import merge_symbols, remove_unused_symbols
@@ -134,9 +135,11 @@ class Recorder:
         if bindings:
             node.meta["unbacked_bindings"] = bindings
 
-    def adopt(self, tensor: Tensor, node: Node, metadata: Metadata) -> None:
+    def adopt(self, tensor: Tensor, node: Node, metadata: Metadata | SymbolicMetadata) -> None:
         """Let `node` stand for a plain tensor of known metadata."""
         self.slots.set(tensor, Slot(node, None, metadata))
+        if type(metadata) is SymbolicMetadata:
+            self.symbols.track_numbers(metadata, node)
         self.values.describe(node, tensor, metadata)
 
     def output(self, value: Any, annotation: Any = None) -> Node:
@@ -191,9 +194,9 @@ class Recorder:
         return self._module_class(self.root, self.graph, name)
 
     def _slot(self, tensor: Tensor, node: Node, constant: Tensor | None = None) -> Slot:
-        metadata = self.values.annotate(node, tensor)
-        if metadata is None and tensor._has_symbolic_sizes_strides:
+        if tensor._has_symbolic_sizes_strides:
             self.symbols.track_sizes(tensor, node)
+        metadata = self.values.annotate(node, tensor)
         return Slot(node, constant, metadata)
 
     def _dated(self, node: Node) -> Node:

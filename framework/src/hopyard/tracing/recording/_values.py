@@ -15,6 +15,9 @@ from ..._torch.graphs import extract_tensor_metadata
 from ..._torch.proxies import suspend_tracing
 from ..memory._fakes import FakeFactory
 from ..memory._metadata import Metadata, MetadataTable
+from ..memory._symbolic import SymbolicMetadata
+
+AnyMetadata = Metadata | SymbolicMetadata
 
 
 class ValueRecorder:
@@ -43,10 +46,10 @@ class ValueRecorder:
         self._direct = direct
         self._above_transforms = above_transforms
         self._fake_mode = fake_mode or FakeTensorMode(allow_fallback_kernels=True)
-        self.metadata = MetadataTable()
+        self.metadata = MetadataTable(self._fake_mode.shape_env)
         self.fakes = FakeFactory(self._fake_mode)
 
-    def annotate(self, node: Node, value: Any) -> Metadata | None:
+    def annotate(self, node: Node, value: Any) -> AnyMetadata | None:
         """Describe `value` as what `node` computes; return its metadata if it is a plain tensor."""
         if not isinstance(value, Tensor):
             node.meta["val"] = self.snapshot(value)
@@ -61,13 +64,13 @@ class ValueRecorder:
             node.meta["tensor_meta"] = extract_tensor_metadata(value)
         return metadata
 
-    def describe(self, node: Node, value: Tensor, metadata: Metadata) -> None:
+    def describe(self, node: Node, value: Tensor, metadata: AnyMetadata) -> None:
         """Describe a plain tensor of known metadata as what `node` computes.
 
         Call it with torch's dispatch to tensor subclasses disabled.
         """
         node.meta["val"] = self._made(value, metadata)
-        node.meta["tensor_meta"] = metadata.trained if value.requires_grad else metadata.plain
+        node.meta["tensor_meta"] = metadata.tensor_meta(value)
 
     def annotate_operands(self, node: Node) -> None:
         """Keep the values of a call's operands on its node.
@@ -88,7 +91,7 @@ class ValueRecorder:
         """Return a description of `value` that later in-place changes do not reach."""
         if isinstance(value, Tensor):
             metadata = self.metadata_of(value) if self._direct else None
-            if metadata is None:
+            if not isinstance(metadata, Metadata):
                 return self._snapshot(value)
             with disable_torch_dispatch():
                 return self._made(value, metadata)
@@ -98,7 +101,7 @@ class ValueRecorder:
             return {key: self.snapshot(item) for key, item in value.items()}
         return value
 
-    def metadata_of(self, value: Tensor) -> Metadata | None:
+    def metadata_of(self, value: Tensor) -> AnyMetadata | None:
         """Return the metadata of a plain tensor of this trace; None for any other."""
         if type(value) is FakeTensor and value.fake_mode is not self._fake_mode:
             return None
@@ -108,10 +111,11 @@ class ValueRecorder:
             return None
         return self.metadata.of(value)
 
-    def _made(self, value: Tensor, metadata: Metadata) -> Tensor:
+    def _made(self, value: Tensor, metadata: AnyMetadata) -> Tensor:
         if type(value) is FakeTensor:
             return self.fakes.snapshot(value, metadata.device)
         known = metadata
+        assert isinstance(known, Metadata)
         return self.fakes.empty(known.shape, known.stride, known.dtype, known.device)
 
     def _snapshot(self, value: Tensor) -> Tensor | None:
