@@ -37,3 +37,4 @@ from .provenance._locations import node_location as node_location
 from .provenance._locations import raising_location as raising_location
 from .recording._recorder import Recorder as Recorder
 from .recording._values import ValueRecorder as ValueRecorder
+from .symbols._guards import check_guards as check_guards
