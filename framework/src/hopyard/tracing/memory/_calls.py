@@ -50,7 +50,7 @@ from ..._torch.fake import FakeTensor
 from ..recording._recorder import Recorder
 from ..symbols._tracker import SYMBOLIC, is_symbolic
 from ._recipes import Recipe, recipe_for
-from ._symbolic import SymbolicMetadata, is_backed
+from ._symbolic import Numbers, SymbolicMetadata, is_backed
 
 aten = torch.ops.aten
 
@@ -232,12 +232,12 @@ class FakeCalls(_Calls):
             keywords = keywords and {key: self._lowered(item) for key, item in keywords.items()}
         node = recorder.write(func, lowered, keywords)
         with disable_torch_dispatch():
-            return recipe.make(recorder, call.operands, node, call.numbers)
+            return recipe.make(recorder, call.operands, node, Numbers(call.numbers))
 
     def learn(self, call: Call, output: Any) -> None:
         """Remember what a call returned."""
         self.misses += 1
-        recipe = recipe_for(output, call.operands, call.numbers, self._recorder)
+        recipe = recipe_for(output, call.operands, Numbers(call.numbers), self._recorder)
         if recipe is not None and self.is_repeatable(recipe):
             self._recipes[call.key] = recipe
 

@@ -69,12 +69,15 @@ class FakeFactory:
     def symbolic(
         self,
         shape: Sequence[int | SymInt],
-        stride: Sequence[int | SymInt],
+        stride: Sequence[int | SymInt] | None,
         nbytes: int | SymInt,
         dtype: torch.dtype,
         device: torch.device,
     ) -> Tensor:
-        """Return a fake tensor with a new storage of `nbytes`, which nothing computes again."""
+        """Return a fake tensor with a new storage of `nbytes`, which nothing computes again.
+
+        Without strides it is contiguous, and knows it.
+        """
         element = make_wrapper(
             _Element, shape, strides=stride, dtype=dtype, device=_META, storage_size=nbytes
         )

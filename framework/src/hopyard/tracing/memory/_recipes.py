@@ -9,13 +9,10 @@ from torch import Tensor
 from torch.fx import Node
 
 from ._metadata import Metadata
-from ._symbolic import SymbolicMetadata, symbolic_output
+from ._symbolic import Numbers, SymbolicMetadata, symbolic_output
 
 if TYPE_CHECKING:
     from ..recording._recorder import Recorder
-
-
-Numbers = Sequence[Any]
 
 
 class Recipe(Protocol):
@@ -30,7 +27,7 @@ class Recipe(Protocol):
             recorder: Tracks the output.
             operands: All tensors among the arguments, in order.
             node: What stands for the output.
-            numbers: All symbolic numbers among the arguments and of the operands, in order.
+            numbers: The symbolic numbers of the call.
         """
         ...
 
@@ -167,8 +164,10 @@ def recipe_for(
     if len(sharing) > 1:
         return None
     if isinstance(slot.metadata, SymbolicMetadata):
-        known = [_metadata_of(operand, recorder) for operand in operands]
-        return symbolic_output(slot.metadata, sharing[0] if sharing else None, known, numbers)
+        position = sharing[0] if sharing else None
+        source = None if position is None else _metadata_of(operands[position], recorder)
+        fakes = recorder.values.fakes
+        return symbolic_output(output, slot.metadata, position, source, numbers, fakes)
     if sharing:
         return View(sharing[0], slot.metadata)
     return Fresh(slot.metadata) if slot.metadata.fills_storage else None

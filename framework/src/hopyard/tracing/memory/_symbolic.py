@@ -20,11 +20,20 @@ import torch
 from torch import SymInt, Tensor
 from torch.fx import Node
 
+from ..._torch.dispatch import (
+    PROXY_SLOT,
+    TorchDispatchMode,
+    disable_torch_dispatch,
+    push_mode,
+    unset_infra_mode,
+)
 from ..._torch.graphs import TensorMetadata, extract_tensor_metadata
+from ..._torch.proxies import ProxyTorchDispatchMode
 from ..._torch.symbolic import ShapeEnv, SymNode
 
 if TYPE_CHECKING:
     from ..recording._recorder import Recorder
+    from ._fakes import FakeFactory
     from ._metadata import Metadata
 
 
@@ -174,7 +183,7 @@ class NewNumber(NamedTuple):
     """A number that an operator computes: a new one each time, of one expression.
 
     Attributes:
-        key: Distinguishes the new numbers of one output.
+        key: Distinguishes the new numbers of one call.
         example: The number that the operator computed first.
     """
 
@@ -205,6 +214,49 @@ class PassedOn(NamedTuple):
     position: int
 
 
+class Numbers:
+    """The symbolic numbers of one call: those that the operator was given, and those it made.
+
+    Attributes:
+        given: Those of the operands and among the arguments, in order.
+    """
+
+    __slots__ = ("_made", "_planned", "_positions", "given")
+
+    def __init__(self, given: Sequence[Any]) -> None:
+        self.given = given
+        self._made: dict[int, SymInt] = {}
+        self._planned: dict[SymNode, int] = {}
+        self._positions: dict[SymNode, int] | None = None
+
+    def planned(self, number: int | SymInt) -> int | NewNumber | PassedOn:
+        """Return what a recipe holds for a number of an output."""
+        if not isinstance(number, SymInt):
+            return number
+        if self._positions is None:
+            self._positions = {}
+            for position, given in enumerate(self.given):
+                self._positions.setdefault(given.node, position)
+        if number.node in self._positions:
+            return PassedOn(self._positions[number.node])
+        return NewNumber(self._planned.setdefault(number.node, len(self._planned)), number)
+
+    def filled(self, plan: Sequence[int | NewNumber | PassedOn]) -> list[Any]:
+        """Return the numbers of an output; its outputs share new ones as the first ones did."""
+        values: list[Any] = []
+        for item in plan:
+            if type(item) is PassedOn:
+                values.append(self.given[item.position])
+            elif type(item) is NewNumber:
+                number = self._made.get(item.key)
+                if number is None:
+                    number = self._made[item.key] = item.make()
+                values.append(number)
+            else:
+                values.append(item)
+        return values
+
+
 class SymbolicOutput:
     """A tensor with symbolic sizes, in a storage of its own or of an operand.
 
@@ -212,7 +264,15 @@ class SymbolicOutput:
         source: The operand whose storage it shares; None if it has its own.
     """
 
-    __slots__ = ("_metadata", "_offset", "_shape", "_stride", "_unchanged", "source")
+    __slots__ = (
+        "_is_contiguous",
+        "_is_unchanged",
+        "_metadata",
+        "_offset",
+        "_shape",
+        "_stride",
+        "source",
+    )
 
     def __init__(
         self,
@@ -220,7 +280,8 @@ class SymbolicOutput:
         plan: Sequence[int | NewNumber | PassedOn],
         source: int | None,
         *,
-        unchanged: bool,
+        is_unchanged: bool = False,
+        is_contiguous: bool = False,
     ) -> None:
         count = len(metadata.shape)
         self.source = source
@@ -228,25 +289,26 @@ class SymbolicOutput:
         self._shape = plan[:count]
         self._stride = plan[count : 2 * count]
         self._offset = plan[2 * count]
-        self._unchanged = unchanged
+        self._is_unchanged = is_unchanged
+        self._is_contiguous = is_contiguous
 
     def make(
-        self, recorder: Recorder, operands: Sequence[Tensor], node: Node, numbers: Sequence[Any]
+        self, recorder: Recorder, operands: Sequence[Tensor], node: Node, numbers: Numbers
     ) -> Tensor:
-        """Return a new tensor; `numbers` are those that the operator was given."""
+        """Return a new tensor."""
         known = self._metadata
         fakes = recorder.values.fakes
-        if self.source is not None and self._unchanged:
+        if self.source is not None and self._is_unchanged:
             # A shallow copy also shares the number of elements, which others compute anew.
             tensor = fakes.snapshot(operands[self.source], known.device)
         else:
-            made: dict[int, SymInt] = {}
-            shape = _filled(self._shape, numbers, made)
-            stride = _filled(self._stride, numbers, made)
+            shape = numbers.filled(self._shape)
+            stride = None if self._is_contiguous else numbers.filled(self._stride)
             if self.source is None:
                 tensor = fakes.symbolic(shape, stride, known.nbytes, known.dtype, known.device)
             else:
-                (offset,) = _filled((self._offset,), numbers, made)
+                (offset,) = numbers.filled((self._offset,))
+                assert stride is not None
                 # The operator has looked at these numbers already.
                 with known.look.shape_env.suppress_guards():
                     tensor = fakes.view(
@@ -257,45 +319,80 @@ class SymbolicOutput:
 
 
 def symbolic_output(
+    output: Tensor,
     metadata: SymbolicMetadata,
     operand: int | None,
-    operands: Sequence[SymbolicMetadata | Metadata],
-    given: Sequence[Any],
+    source: SymbolicMetadata | Metadata | None,
+    numbers: Numbers,
+    fakes: FakeFactory,
 ) -> SymbolicOutput | None:
-    """Return how to make a tensor of `metadata` again, or None if it cannot be told.
+    """Return how to make a tensor again, or None if it cannot be told.
 
     Args:
-        metadata: What the operator returned.
+        output: What the operator returned.
+        metadata: The metadata of that.
         operand: Which operand's storage it shares, if any.
-        operands: The metadata of the operands.
-        given: All symbolic numbers that the operator was given.
+        source: The metadata of that operand.
+        numbers: Those that the operator was given.
+        fakes: Makes fake tensors.
     """
-    positions: dict[SymNode, int] = {}
-    for index, number in enumerate(given):
-        positions.setdefault(number.node, index)
-    plan: list[int | NewNumber | PassedOn] = []
-    new: dict[SymNode, int] = {}
-    for number in metadata.positions:
-        if type(number) is not SymInt:
-            plan.append(int(number))
-        elif number.node in positions:
-            plan.append(PassedOn(positions[number.node]))
-        else:
-            plan.append(NewNumber(new.setdefault(number.node, len(new)), number))
+    plan = [numbers.planned(number) for number in metadata.positions]
+    count = len(metadata.shape)
+    strides, offset, elements = plan[count : 2 * count], plan[-2], plan[-1]
+    is_contiguous = knows_that_it_is_contiguous(output, metadata, fakes)
     if operand is None:
-        fresh = metadata.offset == 0 if type(metadata.offset) is int else False
-        repeatable = fresh and not isinstance(plan[-1], PassedOn)
-        return SymbolicOutput(metadata, plan, None, unchanged=False) if repeatable else None
-    source = operands[operand]
-    if not isinstance(source, SymbolicMetadata):
-        unchanged = False
-    else:
-        unchanged = len(source.shape) == len(metadata.shape) and _are_same(
-            source.positions, metadata.positions
-        )
-    if source.dtype is not metadata.dtype or (isinstance(plan[-1], PassedOn) and not unchanged):
+        if offset != 0 or isinstance(elements, PassedOn):
+            return None
+        if is_contiguous and any(isinstance(stride, PassedOn) for stride in strides):
+            return None
+        return SymbolicOutput(metadata, plan, None, is_contiguous=is_contiguous)
+    assert source is not None
+    if isinstance(source, SymbolicMetadata) and (
+        len(source.shape) == count and _are_same(source.positions, metadata.positions)
+    ):
+        return SymbolicOutput(metadata, plan, operand, is_unchanged=True)
+    if source.dtype is not metadata.dtype or isinstance(elements, PassedOn) or is_contiguous:
         return None
-    return SymbolicOutput(metadata, plan, operand, unchanged=unchanged)
+    return SymbolicOutput(metadata, plan, operand)
+
+
+def knows_that_it_is_contiguous(
+    tensor: Tensor, metadata: SymbolicMetadata, fakes: FakeFactory
+) -> bool:
+    """Say whether somebody has told a tensor that it is contiguous.
+
+    Others find it out when they are asked for the first time, by multiplying sizes, which is
+    recorded if it happens in the captured program.
+    """
+    with disable_torch_dispatch():
+        copy = fakes.snapshot(tensor, metadata.device)
+    with metadata.look.shape_env.suppress_guards(), _Watch():
+        try:
+            return copy.is_contiguous()
+        except _Computes:
+            return False
+
+
+class _Computes(Exception):
+    """Numbers are computed."""
+
+
+class _Watch(ProxyTorchDispatchMode):
+    """A mode in the place of a tracer's that stops whoever computes with symbolic numbers."""
+
+    def __init__(self) -> None:
+        TorchDispatchMode.__init__(self)
+        self._mode_key = PROXY_SLOT
+
+    def __enter__(self) -> _Watch:
+        push_mode(self)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        unset_infra_mode(PROXY_SLOT)
+
+    def __sym_dispatch__(self, *call: Any) -> Any:
+        raise _Computes
 
 
 def is_backed(number: Any) -> bool:
@@ -306,23 +403,6 @@ def is_backed(number: Any) -> bool:
         and node.constant is None
         and not node.shape_env._translation_validation_enabled
     )
-
-
-def _filled(
-    plan: Sequence[int | NewNumber | PassedOn], numbers: Sequence[Any], made: dict[int, SymInt]
-) -> list[Any]:
-    values: list[Any] = []
-    for item in plan:
-        if type(item) is PassedOn:
-            values.append(numbers[item.position])
-        elif type(item) is NewNumber:
-            number = made.get(item.key)
-            if number is None:
-                number = made[item.key] = item.make()
-            values.append(number)
-        else:
-            values.append(item)
-    return values
 
 
 def _is_same(one: Any, other: Any) -> bool:
