@@ -29,6 +29,7 @@ from .._torch.fake import (
 )
 from .._torch.proxies import ProxyTorchDispatchMode
 from .._torch.pytree import tree_flatten, tree_leaves
+from .._torch.symbolic import GuardOnDataDependentSymNode
 from ..errors import CaptureError, DataDependentError, UnsupportedError
 from .bridge._torch_tracer import TorchTracer
 from .memory._calls import MISSING, Call, needs_exact_strides
@@ -46,7 +47,12 @@ _PLAIN_TENSORS = (Tensor, torch.nn.Parameter, FakeTensor)
 _SIZE_QUERIES = (aten.size.default, aten.stride.default, aten.storage_offset.default)
 
 
-REFUSALS = (CaptureError, DataDependentOutputException, DynamicOutputShapeException)
+REFUSALS = (
+    CaptureError,
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    GuardOnDataDependentSymNode,
+)
 """What only a capture raises. A program that catches it took a path that it would not take by
 itself.
 """

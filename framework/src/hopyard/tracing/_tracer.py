@@ -40,6 +40,7 @@ from .predispatch._regions import admit_all
 from .provenance._locations import StackTraces, current_location, raising_location
 from .recording._recorder import Recorder
 from .recording._values import ValueRecorder
+from .symbols._refusals import explain_decision, explain_promise, undecidable_reported
 
 TraceRuleFunction = Callable[
     ["Tracer", HigherOrderOperator, tuple[Any, ...], Mapping[str, Any]], Any
@@ -263,6 +264,8 @@ class Tracer:
                 stack.enter_context(hide_state_recorder())
                 stack.enter_context(_grad_mode_restored())
             stack.enter_context(_autocast_cache_disabled())
+            if self._outer is None:
+                stack.enter_context(undecidable_reported(self.shape_env, self._refuse))
             if self.options.fake_mode is not None:
                 stack.enter_context(self.options.fake_mode)
                 # Above autograd the tracer sees an operator once; the fake mode sees what it calls.
@@ -281,6 +284,9 @@ class Tracer:
             stack.enter_context(announced(self))
             yield
 
+    def _refuse(self, error: Exception) -> None:
+        self.refusal = self.refusal or error
+
     def _explain(self, error: Exception) -> CaptureError:
         location = raising_location(error.__traceback__)
         explained: CaptureError
@@ -292,13 +298,9 @@ class Tracer:
                 location=location,
             )
         elif isinstance(error, GuardOnDataDependentSymNode):
-            explained = DataDependentError(
-                "the program decides by a number that is only known when it runs: "
-                f"{error.cond} cannot be decided here",
-                hint="use torch.where or torch.cond, or promise the answer with torch._check",
-                stage="capture",
-                location=location,
-            )
+            explained = explain_decision(error, self.shape_env, self.recorder.graph)
+        elif (promise := explain_promise(error, self.shape_env)) is not None:
+            explained = promise
         else:
             explained = CaptureError(
                 f"the captured function raised {type(error).__name__}: {error}",

@@ -70,7 +70,7 @@ class StackTraces:
     def _line(self, code: CodeType, line: int) -> str:
         known = self._lines.get((code, line))
         if known is None:
-            known = _formatted(code, line) if _is_users(code) else ""
+            known = _formatted(code, line) if is_users(code) else ""
             self._lines[code, line] = known
         return known
 
@@ -95,12 +95,12 @@ def _frames(traceback: TracebackType | None) -> Iterator[tuple[FrameType, int]]:
 def _innermost(frames: Iterator[tuple[FrameType, int]]) -> SourceLocation | None:
     for frame, line in frames:
         code = frame.f_code
-        if _is_users(code):
+        if is_users(code):
             return SourceLocation(code.co_filename, line, code.co_qualname)
     return None
 
 
-def _is_users(code: CodeType) -> bool:
+def is_users(code: CodeType) -> bool:
     file = code.co_filename
     # Plugins run inside captures as well; first-party ones are told by the name of their package.
     ours = file.startswith((_TORCH, _HOPYARD, "<")) or "/hopyard_" in file

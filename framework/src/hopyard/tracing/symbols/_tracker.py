@@ -18,6 +18,7 @@ from torch.fx import Graph, Node
 
 from ..._torch.symbolic import SymNode, expression_handlers
 from ...errors import UnsupportedError
+from ..provenance._locations import current_location
 
 if TYPE_CHECKING:
     from ..memory._symbolic import SymbolicMetadata
@@ -166,6 +167,7 @@ class SymbolTracker:
                 f"no input or operator gives {', '.join(missing) or value.node.expr}",
                 hint="pass it as an input",
                 stage="capture",
+                location=current_location(),
             )
         return found
 
