@@ -12,7 +12,7 @@ pytest.importorskip("expecttest", reason="torch.testing._internal needs expectte
 import sweep_models
 import sweep_operators
 import sweep_robustness
-from agreement import MODES, Outcome
+from agreement import MODES, PRE_DISPATCH, Outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -20,7 +20,7 @@ COUNTS = {"operators": 30, "custom operators": 3, "higher-order operators": 4}
 FEWER = {"operators": 12, "custom operators": 2, "higher-order operators": 2}
 """Symbolic captures take longer."""
 MODELS = ("bert", "resnet", "mamba")
-SYMBOLS = ("symbolic", "integers")
+SYMBOLS = ("symbolic", "integers", PRE_DISPATCH + "symbolic")
 PLAIN = tuple(mode for mode in MODES if mode not in SYMBOLS)
 SETTLING_BYTES = 64 << 20
 """What a few symbolic captures fill sympy's caches with."""
