@@ -20,7 +20,8 @@ class Mode:
             each capture; returns a context manager, often a `TorchDispatchMode` or
             `TorchFunctionMode`.
         summary: One line for listings.
-        order: Modes are entered in ascending order; the smallest is the outermost.
+        order: Modes are entered in ascending order; the smallest is the outermost. Those of
+            Hopyard itself come before all others, so that plugins' modes see a call first.
         default: Whether captures use the mode without being asked.
     """
 

@@ -26,10 +26,10 @@ from ..errors import UnsupportedError
 from ..tracing import (
     DecompositionTable,
     Placeholder,
-    StackTraces,
     Tracer,
     TraceRuleFunction,
     TracingOptions,
+    UserTraces,
     fakify,
 )
 from ._calling import CallingConvention, InputLeaf, describe_inputs
@@ -80,7 +80,7 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
         fake_mode=fake_mode,
         decompositions={**DECLARED, **options.decompositions},
         trace_rules=options.trace_rules,
-        stack_traces=StackTraces(capture.__code__),
+        stack_traces=UserTraces(capture.__code__),
     )
     tracer = Tracer(dataclasses.replace(tracing, surroundings=options.surroundings))
     name = getattr(request.target, "__name__", type(request.target).__name__)

@@ -9,7 +9,7 @@ import torch
 from torch.fx import GraphModule, Interpreter, Node
 
 from .._torch.dispatch import OpOverload
-from ..tracing import Placeholder, StackTraces, Tracer, TracingOptions
+from ..tracing import Placeholder, StackTraces, Tracer, TracingOptions, UserTraces
 
 
 def written_nodes(graph_module: GraphModule) -> Iterator[tuple[str, Node]]:
@@ -56,7 +56,7 @@ class _Replay(Interpreter):
         self._stack_traces = stack_traces
 
     def run_node(self, n: Node) -> Any:
-        if self._stack_traces is None:
+        if not isinstance(self._stack_traces, UserTraces):
             return super().run_node(n)
         self._stack_traces.inherited = n.meta.get("stack_trace", "")
         try:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
+import torch
 from torch.fx import GraphModule
 from torch.nn import Module
 
+from hopyard_hookspecs import CaptureRequest
 from hopyard_hookspecs import TracingMode as TracingModeName
 
 from .._torch.graphs import PyTreeCodeGen, PyTreeInfo
+from .._torch.provenance import are_stack_traces_demanded
 from .._torch.pytree import TreeSpec, tree_flatten, tree_unflatten
 from ..errors import UnknownNameError, UnsupportedError, UsageError
+from ..plugins import KERNEL_MODES, resolve
 from ._inputs import fake_mode_for, fakify
 from ._mode import DecompositionTable
 from ._tracer import Placeholder, Tracer, TracingOptions
-from .provenance._locations import StackTraces
+from .provenance._module_stack import ModulePaths
+from .provenance._stack_traces import ForwardTraces, StackTraces
 
 TRACING_MODES: tuple[TracingModeName, ...] = ("fake", "real", "symbolic")
 
@@ -77,19 +82,21 @@ def make_fx(
         if tracing_mode == "fake":
             fake_mode = fake_mode_for(values, allow_non_fake_inputs=_allow_non_fake_inputs)
             values = fakify(values, fake_mode)
+        modules = _module_paths(function) if record_module_stack else None
+        request = CaptureRequest(function, args, {}, tracing_mode, pre_dispatch)
         options = TracingOptions(
             tracing_mode,
             fake_mode,
             dict(decomposition_table or {}),
-            stack_traces=StackTraces(sys._getframe().f_code) if record_stack_traces else None,
+            surroundings=() if _disable_torch_fn_metadata_mode else _kernel_modes(request),
+            stack_traces=_stack_traces(record_stack_traces, modules),
             pre_dispatch=pre_dispatch,
-            record_module_stack=record_module_stack,
-            allow_fake_constants=_allow_fake_constant,
+            module_paths=modules,
             refuse_reading=_error_on_data_dependent_ops,
-            proxy_module_inputs=proxy_module_inputs,
-            note_functions=not _disable_torch_fn_metadata_mode,
         )
-        return trace_function(Tracer(options), function, tree_unflatten(values, spec))
+        tracer = Tracer(options)
+        given = tree_unflatten(values, spec)
+        return trace_function(tracer, function, given, proxy_modules=proxy_module_inputs)
 
     return traced
 
@@ -105,8 +112,33 @@ def _refuse_unsupported(tracing_mode: TracingModeName, *, pre_dispatch: bool) ->
         )
 
 
+def _kernel_modes(
+    request: CaptureRequest,
+) -> tuple[Callable[[], AbstractContextManager[Any]], ...]:
+    """Return the modes that the framework's own plugin gives to sessions, for one capture."""
+    factories: list[Any] = [resolve(mode.factory) for mode in KERNEL_MODES]
+    return tuple(functools.partial(factory, request) for factory in factories)
+
+
+def _module_paths(function: Callable[..., Any]) -> ModulePaths | None:
+    root = getattr(function, "_orig_mod", None)
+    return None if root is None else ModulePaths(root)
+
+
+def _stack_traces(wanted: bool, modules: ModulePaths | None) -> StackTraces | None:
+    if torch.fx.config.do_not_emit_stack_traces:
+        return None
+    if modules is not None:
+        return ForwardTraces(regions=True)
+    return ForwardTraces() if wanted or are_stack_traces_demanded() else None
+
+
 def trace_function(
-    tracer: Tracer, function: Callable[..., Any], args: Sequence[Any]
+    tracer: Tracer,
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    *,
+    proxy_modules: bool = False,
 ) -> GraphModule:
     """Trace a function; inputs are named after its parameters, nested ones by number.
 
@@ -114,6 +146,8 @@ def trace_function(
         tracer: An unused tracer.
         function: A function, module or other callable of positional arguments.
         args: What to call it with, fake tensors in fake captures; nested containers are allowed.
+        proxy_modules: Whether the function gets, in place of modules among the arguments, proxies
+            that record what is done with them.
     """
     values, spec = tree_flatten(tuple(args))
     names = _parameter_names(function, len(args))
@@ -121,6 +155,8 @@ def trace_function(
     output_spec: list[TreeSpec] = []
 
     def run(*leaves: Any) -> Any:
+        if proxy_modules:
+            leaves = tracer.with_proxies(leaves)
         output = function(*tree_unflatten(list(leaves), spec))
         if not nested:
             return output

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule, Node, Proxy
 
 from hopyard_hookspecs import TracingMode as TracingModeName
 
@@ -28,7 +28,11 @@ from ._techniques import Techniques
 from .bridge._reentry import announced
 from .bridge._regions import Region, lift_captured
 from .memory._calls import FakeCalls, RealCalls
-from .provenance._locations import StackTraces, current_location, raising_location
+from .provenance._locations import current_location, raising_location
+from .provenance._module_calls import noticed
+from .provenance._module_stack import ModulePaths, ModuleStack
+from .provenance._origin import Origin
+from .provenance._stack_traces import StackTraces
 from .recording._recorder import Recorder
 from .recording._values import ValueRecorder
 
@@ -62,11 +66,9 @@ class TracingOptions:
         surroundings: Context managers entered, in order, around the user's code.
         stack_traces: Writes the source lines of nodes; None if they are not wanted.
         pre_dispatch: Whether operators are recorded above autograd.
-        record_module_stack: Whether nodes tell the modules that they were made in.
-        allow_fake_constants: Whether fake tensors that are no inputs may be used in real captures.
+        module_paths: Where the modules are found that nodes tell they were made in; None if nodes
+            do not tell.
         refuse_reading: Whether reading the value of a real tensor is refused.
-        proxy_module_inputs: Whether inputs that are modules are inputs of the graph.
-        note_functions: Whether a function mode notes which torch function a node comes from.
         techniques: What makes the capture fast.
     """
 
@@ -77,11 +79,8 @@ class TracingOptions:
     surroundings: tuple[Callable[[], AbstractContextManager[Any]], ...] = ()
     stack_traces: StackTraces | None = None
     pre_dispatch: bool = False
-    record_module_stack: bool = False
-    allow_fake_constants: bool = False
+    module_paths: ModulePaths | None = None
     refuse_reading: bool = True
-    proxy_module_inputs: bool = False
-    note_functions: bool = True
     techniques: Techniques = field(default_factory=Techniques.chosen)
 
 
@@ -103,7 +102,13 @@ class Tracer:
         self._outer = outer
         techniques = options.techniques
         values = ValueRecorder(options.fake_mode, direct=techniques.direct_values)
-        self.recorder = Recorder(values, options.stack_traces, lazy_code=techniques.lazy_code)
+        modules = None if options.module_paths is None else ModuleStack(options.module_paths)
+        self.recorder: Recorder = Recorder(
+            values,
+            Origin(options.stack_traces, modules),
+            lazy_code=techniques.lazy_code,
+            outer=None if outer is None else outer.recorder,
+        )
         self.refusal: Exception | None = None
         self.enable_thunkify = False
         self._mode = TracingMode(self, options.decompositions)
@@ -192,9 +197,13 @@ class Tracer:
 
     def subtracer(self, decompositions: DecompositionTable | None = None) -> Tracer:
         """Return a tracer for a body inside the captured function."""
-        if decompositions is None:
-            return Tracer(self.options, self)
-        return Tracer(dataclasses.replace(self.options, decompositions=decompositions), self)
+        traces = self.options.stack_traces
+        options = dataclasses.replace(
+            self.options, stack_traces=None if traces is None else traces.for_region()
+        )
+        if decompositions is not None:
+            options = dataclasses.replace(options, decompositions=decompositions)
+        return Tracer(options, self)
 
     def trace_region(self, body: Callable[..., Any], operands: Sequence[Any], name: str) -> Region:
         """Capture the body of a higher-order operator.
@@ -217,6 +226,14 @@ class Tracer:
         """Add a call to the graph without running it."""
         return self.recorder.call(operator, args, kwargs, name)
 
+    def with_proxies(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        """Return `values`, those of the placeholders, with proxies in place of modules."""
+        nodes = self.recorder.graph.find_nodes(op="placeholder")
+        return tuple(
+            Proxy(node, self._mode.tracer) if isinstance(value, torch.nn.Module) else value
+            for node, value in zip(nodes, values, strict=True)
+        )
+
     def track(self, value: Any, node: Node) -> Any:
         """Let `node` stand for `value` and return `value`."""
         self.recorder.bind_symbols(node, value, self.shape_env)
@@ -238,10 +255,12 @@ class Tracer:
                 stack.enter_context(self.options.fake_mode)
                 if self.options.techniques.single_memory:
                     stack.enter_context(_own_cache_disabled(self.options.fake_mode))
+            # Before the surroundings, which may ask for the tracer.
+            stack.enter_context(announced(self))
             for surrounding in self.options.surroundings:
                 stack.enter_context(surrounding())
             stack.enter_context(self._mode)
-            stack.enter_context(announced(self))
+            stack.enter_context(noticed(self.recorder.origin.modules))
             stack.enter_context(_autocast_cache_disabled())
             yield
 

@@ -52,6 +52,11 @@ _captures = 0
 _displaced: Any = None
 
 
+def active_tracer() -> Tracer | None:
+    """Return the tracer of the capture that runs on this thread; None outside of captures."""
+    return _active.tracer
+
+
 @contextmanager
 def announced(tracer: Tracer) -> Iterator[None]:
     """Let torch's operators find `tracer` on this thread."""
