@@ -17,6 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+from agreement import MODES
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 sys.path.append(str(Path(__file__).parents[1] / "sweep"))
@@ -49,7 +50,7 @@ def main() -> int:
             failures += 1
             print(f"--count {size} --seed {options.seed + index}\n{error}\n")
         seconds = time.perf_counter() - start
-        programs = counts.total() // 2
+        programs = counts.total() // len(MODES)
         print(f"{programs} programs, {failures} chunks fail, {seconds:.0f} s", flush=True)
     for outcome, count in counts.items():
         print(f"{count:8} {outcome}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from agreement import MODES, Verdict, compare
+from agreement import HIDDEN, MODES, PRE_DISPATCH, Verdict, compare
 from hypothesis import strategies as st
 from programs import LINES, Instruction, Program, Recipe, assemble
 from templates import BLOCKS, INPUTS
@@ -17,6 +18,8 @@ aten = torch.ops.aten
 
 LONGEST = 14
 ROUNDS = "a decomposition rounds in another way"
+_BELOW = re.compile(r"torch\.func\b|vmap|jvp|backward\(|\.grad\b|_grad\(")
+"""What makes tensors that a capture above autograd does not see."""
 
 
 def recipes() -> st.SearchStrategy[Recipe]:
@@ -51,10 +54,15 @@ def verdicts(recipe: Recipe) -> tuple[Program, dict[str, Verdict]]:
             decompositions=table,
             eager=True,
             others=program.others,
-            not_computed=reason,
+            not_computed=reason or _hidden(program, mode),
         )
         for mode in MODES
     }
+
+
+def _hidden(program: Program, mode: str) -> str:
+    hidden = mode.startswith(PRE_DISPATCH) and _BELOW.search(program.source)
+    return HIDDEN if hidden else ""
 
 
 def check(recipe: Recipe) -> dict[str, Verdict]:

@@ -24,7 +24,9 @@ import hopyard
 from hopyard.testing import assert_same_graph
 
 SEED = 2026
-MODES = ("real", "fake")
+PRE_DISPATCH = "pre-dispatch "
+MODES = ("real", "fake", PRE_DISPATCH + "real", PRE_DISPATCH + "fake")
+HIDDEN = "what only autograd or a transform computes is a constant of a graph above both"
 FAKES_DIFFER = "torch's fake tensors have other strides than its real ones"
 
 
@@ -81,7 +83,7 @@ def compare(
     Args:
         function: What to capture.
         inputs: Its arguments; every capture and run gets copies.
-        mode: `"real"` or `"fake"`.
+        mode: One of `MODES`.
         decompositions: A decomposition table for both.
         eager: Whether our graph must also compute what the function itself does.
         others: Arguments to run the graphs on; `inputs` by default.
@@ -103,7 +105,7 @@ def compare(
         check_same(actual, expected)
     except AssertionError as difference:
         outcome = Outcome.DIFFER
-        if mode == "fake" and _is_same_uncached(actual, function, inputs, decompositions):
+        if is_fake(mode) and _is_same_uncached(actual, function, inputs, mode, decompositions):
             outcome = Outcome.SAME_UNCACHED
         return Verdict(outcome, str(difference), nodes=nodes)
     reason = why_not_computed(expected) if not_computed is None else not_computed
@@ -117,8 +119,8 @@ def compare(
         problem = differing_results(result, plain, tolerance)
         if (
             problem
-            and mode == "fake"
-            and _differs_from_real(actual, function, inputs, decompositions)
+            and is_fake(mode)
+            and _differs_from_real(actual, function, inputs, mode, decompositions)
         ):
             return Verdict(Outcome.SAME, not_computed=FAKES_DIFFER, nodes=nodes)
         problem = problem and f"the graph does not compute what the function does: {problem}"
@@ -206,17 +208,40 @@ def _capture(
     given = copied(inputs)
     torch.manual_seed(SEED)
     with _settings_restored():
-        graph_module: GraphModule = make(function, decompositions, mode)(*given)
+        graph_module: GraphModule = made_by(make, function, mode, decompositions)(*given)
     return graph_module
+
+
+def made_by(
+    make: Callable[..., Any],
+    function: Callable[..., Any],
+    mode: str,
+    decompositions: dict[Any, Any] | None = None,
+) -> Callable[..., GraphModule]:
+    """Return what a tracer's `make_fx` makes of a function in one of `MODES`."""
+    made: Callable[..., GraphModule] = make(
+        function,
+        decompositions,
+        mode.removeprefix(PRE_DISPATCH),
+        pre_dispatch=mode.startswith(PRE_DISPATCH),
+    )
+    return made
+
+
+def is_fake(mode: str) -> bool:
+    """Say whether a mode computes with fake tensors of static sizes."""
+    return mode.removeprefix(PRE_DISPATCH) == "fake"
 
 
 def _differs_from_real(
     actual: GraphModule,
     function: Callable[..., Any],
     inputs: Sequence[Any],
+    mode: str,
     decompositions: dict[Any, Any] | None,
 ) -> bool:
-    real = _attempt(lambda: _capture(hopyard.make_fx, function, inputs, "real", decompositions))
+    mode = mode.replace("fake", "real")
+    real = _attempt(lambda: _capture(hopyard.make_fx, function, inputs, mode, decompositions))
     if isinstance(real, Exception):
         return False
     try:
@@ -230,10 +255,11 @@ def _is_same_uncached(
     actual: GraphModule,
     function: Callable[..., Any],
     inputs: Sequence[Any],
+    mode: str,
     decompositions: dict[Any, Any] | None,
 ) -> bool:
     with torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
-        expected = _capture(torch_make_fx, function, inputs, "fake", decompositions)
+        expected = _capture(torch_make_fx, function, inputs, mode, decompositions)
     try:
         check_same(actual, expected)
     except AssertionError:

@@ -59,7 +59,7 @@ def main() -> int:
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", help="these operators, variants included"
     )
-    parser.add_argument("--mode", choices=MODES, action="append", help="default: both")
+    parser.add_argument("--mode", choices=MODES, action="append", help="default: all")
     parser.add_argument("--database", choices=DATABASES, action="append", help="default: all")
     parser.add_argument("--samples", type=int, default=2, help="samples of inputs per operator")
     options = parser.parse_args()
@@ -117,7 +117,7 @@ def repeated(operator: Callable[..., Any]) -> Callable[..., Any]:
 
 def report(results: dict[Case, Verdict]) -> None:
     """Print what agreed, what was not computed, and what differs."""
-    print(f"{'':24}{'mode':6}{'form':7}" + "".join(f"{each.value:>21}" for each in Outcome))
+    print(f"{'':24}{'mode':18}{'form':7}" + "".join(f"{each.value:>21}" for each in Outcome))
     for database, mode, form in itertools.product(DATABASES, MODES, FORMS):
         found = [
             verdict
@@ -127,7 +127,7 @@ def report(results: dict[Case, Verdict]) -> None:
         if found:
             counts = Counter(verdict.outcome for verdict in found)
             numbers = "".join(f"{counts[each]:21}" for each in Outcome)
-            print(f"{database:24}{mode:6}{form:7}{numbers}")
+            print(f"{database:24}{mode:18}{form:7}{numbers}")
     reasons = Counter(v.not_computed for v in results.values() if v.not_computed)
     for reason, count in reasons.items():
         print(f"numbers not compared in {count} cases: {reason}")
@@ -167,7 +167,9 @@ def _samples(entry: Any, count: int) -> Iterator[tuple[Callable[..., Any], list[
     dtype = torch.float32 if torch.float32 in supported else order[0]
     torch.manual_seed(SEED)
     try:
-        samples = list(itertools.islice(entry.sample_inputs("cpu", dtype), count))
+        # All of them: torch's generators restore the grad mode when they end. One that the garbage
+        # collector ends in the middle of a capture would have that recorded.
+        samples = list(entry.sample_inputs("cpu", dtype))[:count]
     except Exception as error:  # noqa: BLE001
         print(
             f"{_named(entry)} has no samples here: {type(error).__name__}: {error}", file=sys.stderr

@@ -22,8 +22,9 @@ from unittest import mock
 
 import sweep_models
 import torch
-from agreement import MODES, copied
+from agreement import MODES, copied, made_by
 from torch import Tensor
+from torch._ops import mode_stack_state_for_pre_dispatch
 from torch.fx import Graph, GraphModule, Node
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
@@ -86,7 +87,7 @@ def main() -> int:
         except AssertionError as error:
             failures += 1
             told = f"FAILS: {error}"
-        print(f"{name:8}{mode:6}{time.perf_counter() - start:6.0f} s   {told}", flush=True)
+        print(f"{name:8}{mode:18}{time.perf_counter() - start:6.0f} s   {told}", flush=True)
     return failures
 
 
@@ -177,7 +178,7 @@ def program(name: str, form: str) -> Program:
 
 def capture(function: Callable[..., Any], inputs: Sequence[Any], mode: str) -> GraphModule:
     """Return our graph of a function."""
-    return hopyard.make_fx(function, tracing_mode=mode)(*inputs)
+    return made_by(hopyard.make_fx, function, mode)(*inputs)
 
 
 def _raised(function: Callable[..., Any], inputs: Sequence[Any], mode: str) -> BaseException | None:
@@ -223,11 +224,14 @@ def surroundings(inputs: Sequence[Tensor]) -> list[Any]:
             torch._C._get_dispatch_mode(key)
             for key in torch._C._TorchDispatchModeKey.__members__.values()
         ],
+        mode_stack_state_for_pre_dispatch().count(),
         torch._C._dispatch_tls_local_include_set().raw_repr(),
         torch._C._dispatch_tls_local_exclude_set().raw_repr(),
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
         torch.is_autocast_cache_enabled(),
+        torch.is_autocast_enabled("cpu"),
+        torch.get_autocast_dtype("cpu"),
         torch.get_default_dtype(),
         [sorted(value.__dict__) for value in inputs],
         [value.requires_grad for value in inputs],

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -19,7 +20,17 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
 
 from hopyard import _torch as door
-from hopyard._torch import compiler, dispatch, fake, graphs, proxies, pytree, symbolic
+from hopyard._torch import (
+    compiler,
+    dispatch,
+    fake,
+    graphs,
+    predispatch,
+    provenance,
+    proxies,
+    pytree,
+    symbolic,
+)
 
 aten = torch.ops.aten
 
@@ -168,6 +179,7 @@ def _autocast() -> None:
 
 
 @check("dispatch.TransformType", "dispatch.current_transform", "dispatch.is_transformed")
+@check("dispatch.untransformed")
 def _transforms() -> None:
     assert dispatch.current_transform() is None
     seen: list[Any] = []
@@ -175,6 +187,7 @@ def _transforms() -> None:
     def function(x: Tensor) -> Tensor:
         current = dispatch.current_transform()
         assert dispatch.is_transformed(x)
+        assert not dispatch.is_transformed(dispatch.untransformed(x))
         seen.append(current.key() if current else None)
         return x.sum()
 
@@ -382,6 +395,102 @@ def _metadata() -> None:
     assert metadata._replace(requires_grad=True).requires_grad
     assert not metadata.requires_grad
     assert not metadata.is_quantized
+
+
+# predispatch
+
+
+@check("predispatch.PreDispatchModes", "predispatch.pre_dispatch_modes")
+@check("predispatch.set_pre_dispatch_modes", "predispatch.is_dispatch_key_included")
+def _pre_dispatch_modes() -> None:
+    key = dispatch.DispatchKey.PreDispatch
+    original = predispatch.pre_dispatch_modes()
+    ours = predispatch.PreDispatchModes()
+    assert ours.count() == 0
+    assert ours.get(0) is ours.get(1) is ours._schema_check_mode is None
+    found: list[Any] = []
+
+    def function(x: Tensor) -> Tensor:
+        found.extend((predispatch.is_dispatch_key_included(key), ours.count(), ours.get(0)))
+        return x.sin()
+
+    predispatch.set_pre_dispatch_modes(ours)
+    try:
+        torch_make_fx(function, pre_dispatch=True)(torch.ones(2))
+    finally:
+        predispatch.set_pre_dispatch_modes(original)
+    assert predispatch.pre_dispatch_modes() is original
+    assert found[:2] == [True, 1]
+    assert isinstance(found[2], proxies.ProxyTorchDispatchMode)
+    assert not predispatch.is_dispatch_key_included(key)
+
+
+@check("predispatch.enable_python_dispatcher")
+def _python_dispatcher() -> None:
+    key = dispatch.DispatchKey.PythonDispatcher
+    with predispatch.enable_python_dispatcher():
+        assert predispatch.is_dispatch_key_included(key)
+    assert not predispatch.is_dispatch_key_included(key)
+
+
+class Told(predispatch.PreDispatchTorchFunctionMode):
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append((func, tuple(args)))
+        if func in (predispatch.enter_autocast, predispatch.exit_autocast):
+            return None
+        return func(*args, **(kwargs or {}))
+
+
+@check("predispatch.PreDispatchTorchFunctionMode", "predispatch.hide_state_recorder")
+@check("predispatch.enter_autocast", "predispatch.exit_autocast", "predispatch.UnmanagedAutocast")
+def _told_of_autocast() -> None:
+    with Told() as told:
+        with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
+            pass
+        with predispatch.hide_state_recorder(), torch.autocast("cpu"):
+            assert dispatch.function_mode_stack() == []
+        assert dispatch.function_mode_stack() == [told]
+    assert told.seen == [
+        (predispatch.enter_autocast, ("cpu", torch.bfloat16, True, False)),
+        (predispatch.exit_autocast, ()),
+    ]
+    unmanaged = predispatch.enter_autocast("cpu", torch.bfloat16, True, False)
+    assert isinstance(unmanaged, predispatch.UnmanagedAutocast)
+    assert torch.is_autocast_enabled("cpu")
+    predispatch.exit_autocast(unmanaged)
+    assert not torch.is_autocast_enabled("cpu")
+
+
+@check("predispatch.FORWARD_AD_FUNCTIONS", "predispatch.TRANSFORM_FUNCTIONS")
+@check("predispatch.is_dual_level_entered", "predispatch.disable_transforms")
+def _told_of_transforms() -> None:
+    entered: list[bool] = []
+    disabled: list[bool] = []
+    enabled: list[bool] = []
+
+    def sine(x: Tensor) -> Tensor:
+        entered.append(predispatch.is_dual_level_entered())
+        with predispatch.disable_transforms():
+            disabled.append(dispatch.is_transformed(torch.ones(2)))
+        enabled.append(dispatch.is_transformed(torch.ones(2)))
+        return x.sin()
+
+    with Told() as told, mock.patch.object(torch.compiler, "_is_exporting_flag", True):
+        x = torch.ones(2)
+        torch.vmap(sine)(x)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.func.jvp(sine, (x,), (x,))
+    called = {func for func, _ in told.seen} & predispatch.TRANSFORM_FUNCTIONS
+    assert called == predispatch.TRANSFORM_FUNCTIONS
+    assert predispatch.FORWARD_AD_FUNCTIONS < predispatch.TRANSFORM_FUNCTIONS
+    assert entered == [False, True]
+    assert enabled == [False, True]
+    assert disabled == [False, False]
+    assert not predispatch.is_dual_level_entered()
 
 
 # proxies
@@ -608,3 +717,105 @@ def _libraries() -> None:
             assert read() is not before
         finally:
             write(before)
+
+
+# provenance
+
+
+class Seeing(provenance.TorchFunctionMetadataMode):
+    def __init__(self) -> None:
+        self.functions: list[Any] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.functions.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+@check("provenance.TorchFunctionMetadataMode", "provenance.function_mode_count")
+@check("provenance.pop_function_mode", "provenance.push_function_mode")
+def _function_metadata() -> None:
+    assert provenance.function_mode_count() == 0
+    with Seeing() as mode:
+        assert provenance.function_mode_count() == 1
+        assert provenance.pop_function_mode() is mode
+        torch.ones(1)
+        provenance.push_function_mode(mode)
+        torch.zeros(1)
+        # torch takes it off while it runs Dynamo.
+        assert torch.cond(torch.tensor(True), torch.sin, torch.cos, [torch.zeros(1)]) == 0
+    # What Dynamo compiled here must not make another test's shapes dynamic.
+    torch.compiler.reset()
+    assert torch.ones not in mode.functions
+    assert torch.zeros in mode.functions
+
+
+@check("provenance.COPIED_KEYS", "provenance.next_autograd_number", "provenance.are_numbers_kept")
+@check("provenance.original_operator")
+def _copied_metadata() -> None:
+    seen: list[Any] = []
+
+    def program(x: Tensor) -> Tensor:
+        with fx.traceback.annotate({"part": 1}):
+            seen.append((provenance.are_numbers_kept(), provenance.next_autograd_number()))
+            return Noting(seen)(x)
+
+    assert {"custom", "from_node", "nn_module_stack", "original_aten"} <= {*provenance.COPIED_KEYS}
+    x = torch.ones(2, requires_grad=True)
+    with fx.traceback.preserve_node_meta():
+        graph_module = torch_make_fx(program)(x)
+    node = graph_module.graph.find_nodes(op="call_function", target=aten.sin.default)[0]
+    kept, number = seen[0]
+    assert not kept
+    assert node.meta["seq_nr"] == number
+    assert node.meta["custom"] == {"part": 1}
+    assert seen[1] is aten.sin.default
+    assert provenance.original_operator.get() is None
+
+
+class Noting:
+    def __init__(self, seen: list[Any]) -> None:
+        self.seen = seen
+
+    def __call__(self, x: Tensor) -> Tensor:
+        seen = self.seen
+
+        class Below(Seen):
+            def __torch_dispatch__(
+                self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+            ) -> Any:
+                seen.append(provenance.original_operator.get() or func)
+                return func(*args, **(kwargs or {}))
+
+        with Below():
+            return x.sin()
+
+
+@check("provenance.stack_trace_anchors", "provenance.uninteresting_files")
+def _stack_trace_frames() -> None:
+    @fx.traceback.annotate_fn({"part": 1})
+    def annotated(x: Tensor) -> Tensor:
+        return x.sin()
+
+    anchor = (__file__, "annotated")
+    assert anchor in provenance.stack_trace_anchors
+    assert fx._symbolic_trace.__file__ in provenance.uninteresting_files()
+    assert __file__ not in provenance.uninteresting_files()
+    graph_module = torch_make_fx(annotated, record_stack_traces=True)(torch.ones(2))
+    (node,) = graph_module.graph.find_nodes(op="call_function", target=aten.sin.default)
+    assert "in annotated" in node.stack_trace
+
+
+@check("provenance.are_stack_traces_demanded")
+def _demanded_stack_traces() -> None:
+    from torch._inductor import config
+
+    assert not provenance.are_stack_traces_demanded()
+    with config.patch({"trace.provenance_tracking_level": 1}):
+        assert provenance.are_stack_traces_demanded()
+
+
+@check("provenance.is_compiled")
+def _compiled_modules() -> None:
+    module = nn.Linear(2, 2)
+    assert not provenance.is_compiled(module)
+    assert provenance.is_compiled(torch.compile(module, backend="eager"))

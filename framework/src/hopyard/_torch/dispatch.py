@@ -15,6 +15,7 @@ from torch._C import _len_torch_dispatch_stack as dispatch_mode_count
 from torch._C import _PreserveDispatchKeyGuard as preserve_dispatch_keys
 from torch._C import _set_meta_in_tls_dispatch_include as use_meta_kernels
 from torch._C._functorch import TransformType as TransformType
+from torch._C._functorch import get_unwrapped as untransformed
 from torch._C._functorch import is_functorch_wrapped_tensor as is_transformed
 from torch._C._functorch import peek_interpreter_stack as current_transform
 from torch._library.utils import get_layout_constraint_tag as layout_constraint
@@ -68,5 +69,6 @@ __all__ = [
     "registered_kernels",
     "set_grad_enabled",
     "unset_infra_mode",
+    "untransformed",
     "use_meta_kernels",
 ]

@@ -19,6 +19,7 @@ from .._torch.dispatch import (
     dispatch_mode_count,
 )
 from .._torch.fake import FakeTensor
+from .._torch.predispatch import is_dispatch_key_included
 from ..errors import UsageError
 
 _PLAIN_TENSORS = (Tensor, Parameter)
@@ -86,10 +87,13 @@ def _by_name(name: str) -> Operator:
 def is_eager(args: Sequence[Any]) -> bool:
     """Say whether a call with these operands is plain eager execution.
 
-    It is not if a dispatch mode, a functorch transform, a compiler or a tensor subclass would see
-    it. A function mode, such as a default device, sees the functions that the definition calls.
+    It is not if a dispatch mode, above autograd or below, a functorch transform, a compiler or a
+    tensor subclass would see it. A function mode, such as a default device, sees the functions that
+    the definition calls.
     """
     if dispatch_mode_count() or current_transform() is not None:
+        return False
+    if is_dispatch_key_included(DispatchKey.PreDispatch):
         return False
     if torch.compiler.is_dynamo_compiling():
         return False

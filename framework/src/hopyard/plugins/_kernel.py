@@ -14,9 +14,17 @@ KERNEL: Final = "kernel"
 
 KERNEL_MODES: Final = (
     Mode(
+        "pre-dispatch-state",
+        factory="hopyard.tracing.predispatch._functions:state_recorder",
+        summary="Records changes of the grad mode, autocast and transforms above autograd.",
+        order=-2,
+        default=True,
+    ),
+    Mode(
         "function-metadata",
         factory="hopyard.tracing.provenance._functions:function_mode",
         summary="Notes which torch function a node comes from.",
+        order=-1,
         default=True,
     ),
 )

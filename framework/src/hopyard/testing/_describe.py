@@ -11,7 +11,7 @@ import torch
 from torch import SymBool, SymFloat, SymInt, Tensor
 from torch.fx import GraphModule, Node
 
-from .._torch.dispatch import OpOverload
+from .._torch.dispatch import OpOverload, is_transformed, untransformed
 from .._torch.fake import is_fake, unset_fake_temporarily
 from ._description import (
     AtomDescription,
@@ -87,6 +87,8 @@ class _Values:
         if isinstance(value, Node):
             return self._reference(value)
         if isinstance(value, Tensor):
+            if is_transformed(value):
+                return self._sequence("transformed", (list(value.shape), untransformed(value)))
             return self._describe_tensor(value)
         if isinstance(value, slice):
             return self._sequence("slice", (value.start, value.stop, value.step))
@@ -144,6 +146,8 @@ def _data(value: Any) -> str:
     """Write what a constant holds, so that another constant reads differently."""
     if not isinstance(value, Tensor):
         return type(value).__qualname__
+    if is_transformed(value):
+        return f"transformed {_data(untransformed(value))}"
     if is_fake(value) or value.layout != torch.strided or value.is_meta:
         return "no data"
     with unset_fake_temporarily(), torch.no_grad():

@@ -22,7 +22,7 @@ from ..errors import UnknownNameError, UnsupportedError, UsageError
 from ..plugins import KERNEL_MODES, resolve
 from ._inputs import fake_mode_for, fakify
 from ._mode import DecompositionTable
-from ._tracer import Placeholder, Tracer, TracingOptions
+from ._tracer import Placeholder, Tracer, TracingOptions, suspended
 from .provenance._module_stack import ModulePaths
 from .provenance._stack_traces import ForwardTraces, StackTraces
 
@@ -67,13 +67,13 @@ def make_fx(
 
     Raises:
         UnknownNameError: `tracing_mode` is another word.
-        UnsupportedError: Symbolic or pre-dispatch captures are asked for.
+        UnsupportedError: A symbolic capture is asked for.
         UsageError: The example inputs do not fit the function's signature (when called).
         CaptureError: The function cannot be captured (when called).
     """
     if tracing_mode not in TRACING_MODES:
         raise UnknownNameError("tracing mode", tracing_mode, TRACING_MODES)
-    _refuse_unsupported(tracing_mode, pre_dispatch=pre_dispatch)
+    _refuse_unsupported(tracing_mode)
 
     @functools.wraps(function)
     def traced(*args: Any) -> GraphModule:
@@ -81,14 +81,15 @@ def make_fx(
         fake_mode = None
         if tracing_mode == "fake":
             fake_mode = fake_mode_for(values, allow_non_fake_inputs=_allow_non_fake_inputs)
-            values = fakify(values, fake_mode)
+            with suspended():
+                values = fakify(values, fake_mode)
         modules = _module_paths(function) if record_module_stack else None
         request = CaptureRequest(function, args, {}, tracing_mode, pre_dispatch)
         options = TracingOptions(
             tracing_mode,
             fake_mode,
             dict(decomposition_table or {}),
-            surroundings=() if _disable_torch_fn_metadata_mode else _kernel_modes(request),
+            surroundings=_kernel_modes(request, functions=not _disable_torch_fn_metadata_mode),
             stack_traces=_stack_traces(record_stack_traces, modules),
             pre_dispatch=pre_dispatch,
             module_paths=modules,
@@ -101,22 +102,24 @@ def make_fx(
     return traced
 
 
-def _refuse_unsupported(tracing_mode: TracingModeName, *, pre_dispatch: bool) -> None:
-    refused = "tracing_mode='symbolic'" if tracing_mode == "symbolic" else ""
-    refused = "pre_dispatch=True" if pre_dispatch else refused
-    if refused:
+def _refuse_unsupported(tracing_mode: TracingModeName) -> None:
+    if tracing_mode == "symbolic":
         raise UnsupportedError(
-            f"{refused} is not implemented yet",
+            "tracing_mode='symbolic' is not implemented yet",
             hint="use torch.fx.experimental.proxy_tensor.make_fx meanwhile",
             stage="make_fx",
         )
 
 
 def _kernel_modes(
-    request: CaptureRequest,
+    request: CaptureRequest, *, functions: bool
 ) -> tuple[Callable[[], AbstractContextManager[Any]], ...]:
     """Return the modes that the framework's own plugin gives to sessions, for one capture."""
-    factories: list[Any] = [resolve(mode.factory) for mode in KERNEL_MODES]
+    factories: list[Any] = [
+        resolve(mode.factory)
+        for mode in KERNEL_MODES
+        if functions or mode.name != "function-metadata"
+    ]
     return tuple(functools.partial(factory, request) for factory in factories)
 
 

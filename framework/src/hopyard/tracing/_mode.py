@@ -14,6 +14,7 @@ from torch.fx import traceback
 
 from .._torch.dispatch import (
     PROXY_SLOT,
+    DispatchKey,
     HigherOrderOperator,
     OpOverload,
     TorchDispatchMode,
@@ -25,6 +26,7 @@ from .._torch.fake import (
     DataDependentOutputException,
     DynamicOutputShapeException,
     FakeTensor,
+    is_fake,
 )
 from .._torch.proxies import ProxyTorchDispatchMode
 from .._torch.pytree import tree_flatten, tree_leaves
@@ -56,8 +58,9 @@ class TracingMode(ProxyTorchDispatchMode):
     """Records operators in the order in which they are dispatched.
 
     It sits in torch's proxy slot, below autograd and functorch and above fake tensors, where torch
-    and its higher-order operators look for an active tracer. It derives from torch's mode only to
-    pass their type checks: every method is its own.
+    and its higher-order operators look for an active tracer; in a pre-dispatch capture in the slot
+    of that name above autograd, and composite operators are recorded as they are. It derives from
+    torch's mode only to pass their type checks: every method is its own.
 
     Attributes:
         tracer: The tracer in the form that torch's rules for its own operators ask for.
@@ -67,12 +70,12 @@ class TracingMode(ProxyTorchDispatchMode):
     supports_higher_order_operators = True
 
     def __init__(self, tracer: Tracer, decomposition_table: DecompositionTable) -> None:
-        TorchDispatchMode.__init__(self)
+        self.pre_dispatch = tracer.options.pre_dispatch
+        TorchDispatchMode.__init__(self, DispatchKey.PreDispatch if self.pre_dispatch else None)
         self._mode_key = PROXY_SLOT
         self._capture = tracer
         self.tracer: Any = TorchTracer(tracer)
         self.decomposition_table = decomposition_table
-        self.pre_dispatch = False
         self.emulate_precision_casts = False
         # Used by torch's rule for regions that are traced once and called often.
         self._invoke_subgraph_names: set[str] = set()
@@ -188,9 +191,8 @@ class TracingMode(ProxyTorchDispatchMode):
                 return result
             # It may accept the next call, which must not go by the memory of this one.
             call = None
-        if func not in _SIZE_QUERIES and autograd_would_have_decomposed(func, leaves):
-            with self:
-                result = func.decompose(*args, **kwargs)
+        if not self.pre_dispatch and func not in _SIZE_QUERIES:
+            result = self._decompose_composite(func, args, kwargs, leaves)
             if result is not NotImplemented:
                 return result
         if func is aten.is_nonzero.default:
@@ -203,6 +205,15 @@ class TracingMode(ProxyTorchDispatchMode):
             if self._capture.options.refuse_reading:
                 _refuse_reading(func, leaves)
         return self._record(func, args, kwargs, folder, call)
+
+    def _decompose_composite(
+        self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any]
+    ) -> Any:
+        """Run what autograd would have called instead, if it is left out in this call."""
+        if not autograd_would_have_decomposed(func, leaves):
+            return NotImplemented
+        with self:
+            return func.decompose(*args, **kwargs)
 
     def _record(
         self,
@@ -272,7 +283,7 @@ def _refuse_reading(func: OpOverload, leaves: list[Any]) -> None:
 
 def _refuse_real_writes(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Refuse to write to a tensor that is not fake: it is the user's, and would really change."""
-    if any(not isinstance(tensor, FakeTensor) for tensor in written_operands(func, args, kwargs)):
+    if any(not is_fake(tensor) for tensor in written_operands(func, args, kwargs)):
         raise UnsupportedError(
             f"{func} changes a tensor that the program closes over",
             hint="pass the tensor as an input, or register it as a buffer of the module",

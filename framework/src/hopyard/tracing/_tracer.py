@@ -20,6 +20,7 @@ from .._torch.fake import (
     DynamicOutputShapeException,
     FakeTensorMode,
 )
+from .._torch.predispatch import enable_python_dispatcher, hide_state_recorder
 from .._torch.proxies import ProxyTorchDispatchMode, suspend_tracing
 from .._torch.symbolic import GuardOnDataDependentSymNode, ShapeEnv
 from ..errors import CaptureError, DataDependentError, HopyardError, UnsupportedError
@@ -28,6 +29,9 @@ from ._techniques import Techniques
 from .bridge._reentry import announced
 from .bridge._regions import Region, lift_captured
 from .memory._calls import FakeCalls, RealCalls
+from .memory._trained_calls import CallsAboveAutograd
+from .predispatch._modes import separate_threads
+from .predispatch._regions import admit_all
 from .provenance._locations import current_location, raising_location
 from .provenance._module_calls import noticed
 from .provenance._module_stack import ModulePaths, ModuleStack
@@ -101,7 +105,11 @@ class Tracer:
         self.options = options
         self._outer = outer
         techniques = options.techniques
-        values = ValueRecorder(options.fake_mode, direct=techniques.direct_values)
+        values = ValueRecorder(
+            options.fake_mode,
+            direct=techniques.direct_values,
+            above_transforms=options.pre_dispatch,
+        )
         modules = None if options.module_paths is None else ModuleStack(options.module_paths)
         self.recorder: Recorder = Recorder(
             values,
@@ -117,9 +125,16 @@ class Tracer:
         """Return an empty memory of calls, for one decomposition table; None if switched off."""
         if not self.options.techniques.memory:
             return None
-        if self.options.fake_mode is not None:
-            return FakeCalls(self.recorder)
-        return RealCalls(self.recorder)
+        if self.options.fake_mode is None:
+            return RealCalls(self.recorder)
+        if self.options.pre_dispatch:
+            return CallsAboveAutograd(self.recorder)
+        return FakeCalls(self.recorder)
+
+    @property
+    def mode(self) -> TracingMode:
+        """The dispatch mode that sees the operators of the captured function."""
+        return self._mode
 
     @property
     def shape_env(self) -> ShapeEnv | None:
@@ -250,18 +265,28 @@ class Tracer:
 
     @contextmanager
     def _surroundings(self) -> Generator[None, None, None]:
+        pre_dispatch = self.options.pre_dispatch
         with ExitStack() as stack:
+            if self._outer is None:
+                # Another capture goes on around this one. What happens here is none of its program.
+                stack.enter_context(hide_state_recorder())
+                stack.enter_context(_grad_mode_restored())
+            stack.enter_context(_autocast_cache_disabled())
             if self.options.fake_mode is not None:
                 stack.enter_context(self.options.fake_mode)
-                if self.options.techniques.single_memory:
+                # Above autograd the tracer sees an operator once; the fake mode sees what it calls.
+                if self.options.techniques.single_memory and not pre_dispatch:
                     stack.enter_context(_own_cache_disabled(self.options.fake_mode))
             # Before the surroundings, which may ask for the tracer.
             stack.enter_context(announced(self))
+            if pre_dispatch:
+                separate_threads()
+                admit_all(TracingMode)
+                stack.enter_context(enable_python_dispatcher())
             for surrounding in self.options.surroundings:
                 stack.enter_context(surrounding())
             stack.enter_context(self._mode)
             stack.enter_context(noticed(self.recorder.origin.modules))
-            stack.enter_context(_autocast_cache_disabled())
             yield
 
     def _explain(self, error: Exception) -> CaptureError:
@@ -310,9 +335,11 @@ def refuse_lost_gradient(captured: Tensor) -> None:
     )
 
 
-def suspended() -> AbstractContextManager[Any]:
-    """Return a context in which no tracer records, neither ours nor torch's."""
-    return suspend_tracing()
+@contextmanager
+def suspended() -> Generator[None, None, None]:
+    """Enter a context in which no tracer records, neither ours nor torch's."""
+    with suspend_tracing(), hide_state_recorder():
+        yield
 
 
 @contextmanager
@@ -324,6 +351,16 @@ def _own_cache_disabled(fake_mode: FakeTensorMode) -> Generator[None, None, None
         yield
     finally:
         fake_mode.cache_enabled = enabled
+
+
+@contextmanager
+def _grad_mode_restored() -> Generator[None, None, None]:
+    # A program that ends in another grad mode does so when it runs, not when it is captured.
+    enabled = torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(enabled)
 
 
 @contextmanager

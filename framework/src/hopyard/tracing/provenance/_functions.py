@@ -24,6 +24,7 @@ from ..._torch.provenance import (
     pop_function_mode,
     push_function_mode,
 )
+from ..bridge._reentry import active_tracer
 
 aten = torch.ops.aten
 
@@ -81,8 +82,6 @@ class FunctionMode(TorchFunctionMetadataMode):
 
 def function_mode(request: CaptureRequest) -> FunctionMode:
     """Return the function mode of the capture that is starting on this thread."""
-    from ..bridge._reentry import active_tracer
-
     tracer = active_tracer()
     return FunctionMode(None if tracer is None else tracer.recorder.origin.functions)
 

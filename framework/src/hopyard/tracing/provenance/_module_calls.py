@@ -2,8 +2,8 @@
 
 Python looks a call of a module up on `nn.Module`. While some capture with a module stack runs,
 forwarders stand there. They ask which stack is the calling thread's own, and on a thread without
-one do what they stand for, so that only the capturing thread notices. Dynamo, which reads the code of what it finds, finds the plain
-functions through them.
+one do what they stand for, so that only the capturing thread notices. Dynamo, which reads the code
+of what it finds, finds the plain functions through them.
 """
 
 from __future__ import annotations

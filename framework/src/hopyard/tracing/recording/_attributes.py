@@ -9,9 +9,9 @@ from torch.nn import Module, Parameter
 class Attributes:
     """The attributes of the module that will own a graph, found by identity.
 
-    Names are those that torch's tracer gives. A tensor that belongs to a body attached earlier is
-    read from there. Each attribute and each attached module is looked at once, however many times
-    one is asked for.
+    Names are those that torch's tracer gives. A tensor that belongs to a body which one of torch's
+    rules attached earlier is read from there. Each attribute and each attached module is looked at
+    once, however many times one is asked for.
 
     Args:
         root: The module.
@@ -49,6 +49,9 @@ class Attributes:
         """Make `module` an attribute under a fresh name starting with `base`."""
         name = self.fresh_name(base)
         self._root.add_module(name, module)
+        # What a region of ours captures is lifted out of it, and must not be read from there.
+        self._noted.add(name)
+        self._modules[id(module)] = (module, name)
         return name
 
     def fresh_name(self, base: str) -> str:

@@ -37,6 +37,7 @@ _ATOMS = (
     torch.memory_format,
     type(None),
     type(...),
+    Node,
 )
 
 

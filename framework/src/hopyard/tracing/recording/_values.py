@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_aggregate
 
-from ..._torch.dispatch import disable_torch_dispatch
-from ..._torch.fake import FakeTensor, FakeTensorMode, fast_detach
+from ..._torch.dispatch import current_transform, disable_torch_dispatch, is_transformed
+from ..._torch.fake import FakeTensor, FakeTensorMode, fast_detach, is_fake
 from ..._torch.graphs import extract_tensor_metadata
 from ..._torch.proxies import suspend_tracing
 from ..memory._fakes import FakeFactory
@@ -23,13 +23,25 @@ class ValueRecorder:
     `val` is a fake tensor without autograd history: a detached alias of a fake value, or a new fake
     tensor of a real value's size and stride. One fake mode serves a whole trace.
 
+    Args:
+        fake_mode: The fake mode of the trace; None in real captures.
+        direct: Whether plain tensors are described without a trip through the dispatcher.
+        above_transforms: Whether values may be wrapped by function transforms, such as vmap.
+
     Attributes:
         metadata: The metadata seen so far.
         fakes: Makes fake tensors of the trace's fake mode.
     """
 
-    def __init__(self, fake_mode: FakeTensorMode | None, *, direct: bool = True) -> None:
+    def __init__(
+        self,
+        fake_mode: FakeTensorMode | None,
+        *,
+        direct: bool = True,
+        above_transforms: bool = False,
+    ) -> None:
         self._direct = direct
+        self._above_transforms = above_transforms
         self._fake_mode = fake_mode or FakeTensorMode(allow_fallback_kernels=True)
         self.metadata = MetadataTable()
         self.fakes = FakeFactory(self._fake_mode)
@@ -92,6 +104,8 @@ class ValueRecorder:
             return None
         if type(value) not in (FakeTensor, Tensor, torch.nn.Parameter):
             return None
+        if self._above_transforms and (current_transform() is not None or is_transformed(value)):
+            return None
         return self.metadata.of(value)
 
     def _made(self, value: Tensor, metadata: Metadata) -> Tensor:
@@ -103,6 +117,8 @@ class ValueRecorder:
     def _snapshot(self, value: Tensor) -> Tensor | None:
         if isinstance(value, FakeTensor):
             return fast_detach(value.fake_mode, value)
+        if self._above_transforms and is_fake(value):
+            return value.detach()
         if value.is_sparse:
             return None
         # Neither this capture nor one around it may record how its inputs are described.
