@@ -291,3 +291,25 @@ def test_it_says_what_it_is(session: hopyard.Session) -> None:
     text = program.print_readable()
     assert "torch.ops.aten.addmm.default" in text
     assert "nn/modules/linear.py" not in text.split("def forward")[0]
+
+
+def shifted(x: Tensor, y: Tensor, z: int = 3, *, sign: int = 1) -> Tensor:
+    return (x - 2 * y) * z * sign
+
+
+@pytest.mark.parametrize("example", [0, 1, 2])
+@pytest.mark.parametrize("given", [0, 1, 2])
+def test_arguments_are_given_by_position_or_by_name(
+    session: hopyard.Session, example: int, given: int
+) -> None:
+    def split(count: int) -> tuple[Any, Any]:
+        named = {"x": torch.ones(2), "y": torch.full((2,), 3.0)}
+        values = list(named.items())
+        return tuple(value for _, value in values[:count]), dict(values[count:])
+
+    args, kwargs = split(example)
+    program = session.capture(shifted, args, kwargs)
+    args, kwargs = split(given)
+    assert program(*args, **kwargs).tolist() == shifted(*args, **kwargs).tolist()
+    with pytest.raises(InputError):
+        program(*args, torch.ones(2), **kwargs)

@@ -120,7 +120,7 @@ def assert_same(first: Any, second: Any) -> None:
         ("raise", CaptureError),
         ("branch", CaptureError),
         ("interrupt", KeyboardInterrupt),
-        ("item", CaptureError),
+        ("item", None),
         ("grad", CaptureError),
         ("replaced", CaptureError),
     ],
@@ -356,3 +356,64 @@ def test_random_numbers_for_closed_over_tensors_are_not_drawn(session: hopyard.S
     before = torch.get_rng_state()
     session.capture(lambda a: a + torch.bernoulli(table), (torch.ones(8),))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class Caching(nn.Module):
+    def __init__(self, fill: str) -> None:
+        super().__init__()
+        self.fill = fill
+        self.log: list[Any] = ["begin"]
+        self.sizes: dict[str, Any] = {"seen": [1, {2}]}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fill == "tensor":
+            self.log.append(x * 2)
+        if self.fill == "nested tensor":
+            self.sizes["seen"].append(x)
+        self.log.insert(0, "called")
+        self.sizes["count"] = self.sizes.pop("seen")
+        self.sizes["count"][1].add(x.shape[0])
+        if self.fill == "failure":
+            raise ValueError
+        return x + len(self.log)
+
+
+@pytest.mark.parametrize("fill", ["numbers", "tensor", "nested tensor", "failure"])
+def test_containers_of_a_module_get_their_content_back(session: hopyard.Session, fill: str) -> None:
+    module = Caching(fill)
+    log, sizes, seen = module.log, module.sizes, module.sizes["seen"]
+    if fill == "numbers":
+        assert session.capture(module, (torch.ones(2),))(torch.ones(2)).tolist() == [3, 3]
+    else:
+        with pytest.raises(CaptureError, match="ValueError" if fill == "failure" else "log|sizes"):
+            session.capture(module, (torch.ones(2),))
+    assert (log, sizes, seen) == (["begin"], {"seen": seen}, [1, {2}])
+    assert module.log is log
+    assert module.sizes is sizes
+
+
+def test_containers_of_inputs_must_not_be_changed(session: hopyard.Session) -> None:
+    def program(batch: dict[str, Tensor]) -> Tensor:
+        return batch.pop("x") + 1
+
+    given = {"x": torch.ones(2)}
+    with pytest.raises(UnsupportedError, match="dictionary"):
+        session.capture(program, (given,))
+    assert given.keys() == {"x"}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("normalized", [nn.utils.weight_norm, nn.utils.spectral_norm])
+@pytest.mark.parametrize("training", [False, True])
+def test_weights_that_hooks_compute_before_each_call(
+    session: hopyard.Session, normalized: Any, *, training: bool
+) -> None:
+    torch.manual_seed(0)
+    first, second = (normalized(nn.Linear(3, 3)).train(training) for _ in range(2))
+    second.load_state_dict(first.state_dict())
+    with torch.no_grad():
+        program = session.capture(first, (torch.ones(2, 3),))
+        for _ in range(2):
+            given = torch.randn(2, 3)
+            torch.testing.assert_close(program(given), second(given))
+    torch.testing.assert_close(first.state_dict(), second.state_dict())

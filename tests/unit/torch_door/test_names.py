@@ -23,6 +23,7 @@ from hopyard import _torch as door
 from hopyard._torch import (
     compiler,
     dispatch,
+    exporting,
     fake,
     graphs,
     predispatch,
@@ -696,6 +697,30 @@ def _accessor() -> None:
     assert not symbolic.is_accessor_node(graph.call_function(torch.ops.aten.item.default, (x,)))
 
 
+@check("symbolic.input_source")
+def _input_source() -> None:
+    environment = symbolic.ShapeEnv()
+    source = symbolic.input_source("input0")
+    size = environment.create_symbol(5, source)
+    assert source.name == "input0"
+    assert environment.create_symbol(5, symbolic.input_source("input1")) == size
+
+
+@check("symbolic.insert_deferred_runtime_asserts")
+def _runtime_asserts() -> None:
+    def function(x: Tensor) -> Tensor:
+        number = (x + 0).item()
+        torch._check(number * 2 < 9)
+        return torch.zeros(3) + number
+
+    graph_module = torch_make_fx(function, tracing_mode="symbolic")(torch.tensor(4))
+    symbolic.insert_deferred_runtime_asserts(graph_module, graph_module.shape_env, "a test")
+    graph_module.recompile()
+    graph_module(torch.tensor(4))
+    with pytest.raises(RuntimeError, match="Runtime assertion failed"):
+        graph_module(torch.tensor(5))
+
+
 @check("symbolic.expression_handlers")
 def _handlers() -> None:
     import sympy
@@ -819,3 +844,30 @@ def _compiled_modules() -> None:
     module = nn.Linear(2, 2)
     assert not provenance.is_compiled(module)
     assert provenance.is_compiled(torch.compile(module, backend="eager"))
+
+
+def _count_at_least_three(x: Tensor) -> Tensor:
+    count = x.sum().int().item()
+    torch._check(count >= 3)
+    return torch.ones(count)
+
+
+@check("exporting.ValueRanges", "exporting.insert_runtime_asserts", "exporting.rebind_unbacked")
+def _promises_become_operators() -> None:
+    fake_mode = fake.FakeTensorMode(shape_env=symbolic.ShapeEnv(), static_shapes=True)
+    traced = torch_make_fx(_count_at_least_three, tracing_mode="fake")(
+        fake_mode.from_tensor(torch.ones(3))
+    )
+    shape_env = fake_mode.shape_env
+    bound = next(node for node in traced.graph.nodes if "unbacked_bindings" in node.meta)
+    (symbol,) = bound.meta["unbacked_bindings"]
+    assert isinstance(shape_env.var_to_range[symbol], exporting.ValueRanges)
+    assert shape_env.var_to_range[symbol].lower == 3
+
+    exporting.insert_runtime_asserts(traced, shape_env, "test", export=True)
+    assert any("_assert_scalar" in str(node.target) for node in traced.graph.nodes)
+
+    again = shape_env.create_unbacked_symint()
+    exporting.rebind_unbacked(shape_env, bound, again)
+    assert again.node.expr == symbol
+    assert shape_env.unbacked_renamings == {again.node._expr: symbol}

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch.export.graph_signature import ConstantArgument
+from torch.export.graph_signature import SymBoolArgument
 from torch.fx import GraphModule, Node
 
-from .._torch.dispatch import HigherOrderOperator
+from .._torch.dispatch import HigherOrderOperator, higher_order_operators
 from ..errors import ArtifactError, HopyardError, UnknownNameError
+from ._calling_file import read_calling, write_calling
 from ._export import from_exported_program, to_exported_program
 from ._manifest import Manifest
 from ._vetting import Untrusted, check_members, read_members, repack
@@ -33,7 +34,11 @@ if TYPE_CHECKING:
 MANIFEST = "hopyard.json"
 """Name of the member that holds the manifest."""
 
+CALLING = "hopyard-calling.json"
+"""Name of the member that holds what torch's archive has no place for."""
+
 _MANIFEST_MEMBER = f"extra/{MANIFEST}"
+_CALLING_MEMBER = f"extra/{CALLING}"
 
 _READING = threading.Lock()
 """torch's reader keeps its state in a global and fails if two threads use it."""
@@ -47,9 +52,10 @@ def save_program(program: Program, path: str | PathLike[str]) -> None:
     """
     destination = Path(path)
     _refuse_modules(program)
-    _refuse_constants(program)
+    _refuse_results(program)
     _refuse_region_results(program)
-    exported = to_exported_program(program)
+    writable, calling = write_calling(program)
+    exported = to_exported_program(writable)
     manifest = Manifest(
         program.manifest.hopyard,
         program.manifest.torch,
@@ -58,7 +64,8 @@ def save_program(program: Program, path: str | PathLike[str]) -> None:
     )
     try:
         with _replacing(destination) as temporary:
-            torch.export.save(exported, temporary, extra_files={MANIFEST: manifest.to_json()})
+            beside = {MANIFEST: manifest.to_json(), CALLING: calling}
+            torch.export.save(exported, temporary, extra_files=beside)
             with zipfile.ZipFile(temporary) as archive:
                 check_members(read_members(archive, tensors=False))
     except HopyardError:
@@ -101,7 +108,8 @@ def load_program(
         check_members(members)
         with _READING:
             exported = torch.export.load(repack(members))
-        return from_exported_program(exported, manifest)
+        program = from_exported_program(exported, manifest)
+        return read_calling(program, members[_CALLING_MEMBER].decode())
     except Untrusted as error:
         raise ArtifactError(
             f"{source} could run code when loaded: {error}",
@@ -138,7 +146,7 @@ def _check_plugins(
     manifest: Manifest, hops: Mapping[str, object], status_of: Callable[[str], str]
 ) -> None:
     for name in manifest.hops:
-        if name in hops:
+        if name in hops or _is_of_torch(name):
             continue
         slug = name.partition("__")[0].replace("_", "-")
         distributions = {item.plugin: item.distribution for item in manifest.plugins}
@@ -150,6 +158,11 @@ def _check_plugins(
             distribution=distribution,
             status=status_of(distribution),
         )
+
+
+def _is_of_torch(name: str) -> bool:
+    operator = higher_order_operators.get(name)
+    return operator is not None and type(operator).__module__.partition(".")[0] == "torch"
 
 
 def _refuse_modules(program: Program) -> None:
@@ -165,6 +178,25 @@ def _refuse_modules(program: Program) -> None:
             )
 
 
+def _refuse_results(program: Program) -> None:
+    """Refuse results that torch's format has no place for."""
+    results = program.signature.output_specs
+    if not results:
+        raise ArtifactError(
+            "the program returns nothing and changes nothing, and torch writes no such graph",
+            hint="return something, if only None",
+            stage="save",
+        )
+    for spec in results:
+        if isinstance(spec.arg, SymBoolArgument):
+            raise ArtifactError(
+                f"the program returns {spec.arg.name}, a truth value that is only known when it "
+                "runs, and torch writes no such result",
+                hint="return it as a tensor or as a number",
+                stage="save",
+            )
+
+
 def _refuse_region_results(program: Program) -> None:
     for name, body in program.graph_module.named_modules():
         if not name or not isinstance(body, GraphModule):
@@ -176,22 +208,6 @@ def _refuse_region_results(program: Program) -> None:
                 f"the region {name} returns {result}, and a .pt2 file holds only regions that "
                 "return a tensor or a tuple of tensors",
                 hint="return a tuple of tensors from the body of the region",
-                stage="save",
-            )
-
-
-def _refuse_constants(program: Program) -> None:
-    """Refuse plain values that torch would write but not read, or write as something else."""
-    taken = [(spec.arg, "takes") for spec in program.signature.input_specs]
-    returned = [(spec.arg, "returns") for spec in program.signature.output_specs]
-    for argument, verb in [*taken, *returned]:
-        if not isinstance(argument, ConstantArgument) or argument.value is None:
-            continue
-        allowed = (bool, int, float, str) if verb == "takes" else (bool, int, float)
-        if type(argument.value) not in allowed:
-            raise ArtifactError(
-                f"the program {verb} {argument.value!r}, which a .pt2 file cannot hold",
-                hint="capture a function around it that leaves the value out",
                 stage="save",
             )
 

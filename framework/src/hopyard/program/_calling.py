@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,24 +19,64 @@ from .._torch.pytree import (
     tree_unflatten,
 )
 from ..errors import InputError, UnsupportedError
+from ._aliases import Alias
 
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
-    """What an input tensor must be."""
+    """What an input tensor must be.
+
+    Attributes:
+        shape: Its sizes.
+        dtype: Its data type.
+        device: Its device.
+        stride: How the graph expects it in memory; None if its layout has no strides. A tensor that
+            is laid out otherwise is of the same type, and copied before the graph sees it.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
+    stride: tuple[int, ...] | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, tensor: Tensor) -> TensorType:
         """Return the type of `tensor`."""
-        return cls(tuple(tensor.shape), tensor.dtype, tensor.device)
+        stride = None
+        if tensor.layout is torch.strided:
+            stride = dense_stride(tensor) if is_expanded(tensor) else tuple(tensor.stride())
+        return cls(tuple(tensor.shape), tensor.dtype, tensor.device, stride)
+
+    def is_laid_out_like(self, tensor: Tensor) -> bool:
+        """Return whether `tensor`, which is of this type, has the strides that matter."""
+        if self.stride is None or tensor.numel() == 0:
+            return True
+        steps = zip(self.shape, self.stride, tensor.stride(), strict=True)
+        return all(size == 1 or ours == theirs for size, ours, theirs in steps)
+
+    def laid_out(self, tensor: Tensor) -> Tensor:
+        """Return a copy of `tensor` in the layout of the example; gradients flow through it."""
+        assert self.stride is not None
+        into = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=self.device)
+        return into.copy_(tensor)
 
     def __str__(self) -> str:
         shape = ", ".join(str(size) for size in self.shape)
         return f"{str(self.dtype).removeprefix('torch.')}[{shape}] on {self.device}"
+
+
+def is_expanded(tensor: Tensor) -> bool:
+    """Return whether elements of a strided tensor share memory, as those of `x.expand(...)` do."""
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    return any(step == 0 and size > 1 for size, step in steps)
+
+
+def dense_stride(tensor: Tensor) -> tuple[int, ...]:
+    """Return the strides that a contiguous tensor of the same shape has."""
+    strides = [1]
+    for size in reversed(tensor.shape[1:]):
+        strides.append(strides[-1] * max(size, 1))
+    return tuple(reversed(strides)) if tensor.dim() else ()
 
 
 @dataclass(frozen=True)
@@ -62,11 +102,15 @@ class CallingConvention:
         inputs: The leaves of `(args, kwargs)`, in order.
         in_spec: The structure of `(args, kwargs)`.
         out_spec: The structure of the result.
+        parameters: Names of the parameters that may be given by position as well as by name.
+        aliases: Leaves of the result that are operands or views of operands.
     """
 
     inputs: tuple[InputLeaf, ...]
     in_spec: TreeSpec
     out_spec: TreeSpec
+    parameters: tuple[str, ...] = ()
+    aliases: tuple[Alias, ...] = ()
 
     def flatten(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
         """Return the leaves of a call, checked.
@@ -74,6 +118,7 @@ class CallingConvention:
         Raises:
             InputError: The call does not fit what was captured; the message names the input.
         """
+        args, kwargs = self._as_captured(args, kwargs)
         leaves, spec = tree_flatten((args, self._in_order(kwargs)))
         if spec != self.in_spec:
             raise InputError(
@@ -89,6 +134,22 @@ class CallingConvention:
     def unflatten(self, leaves: Sequence[Any]) -> Any:
         """Return the program's result in the structure of the captured function's."""
         return tree_unflatten(list(leaves), self.out_spec)
+
+    def _as_captured(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Return a call with its arguments by position or by name as they were in the example."""
+        count = self.in_spec.child(0).num_children
+        if len(args) == count:
+            return args, kwargs
+        names = self.parameters[len(args) : count]
+        if len(args) < count and len(names) == count - len(args) and kwargs.keys() >= set(names):
+            rest = {name: value for name, value in kwargs.items() if name not in names}
+            return (*args, *(kwargs[name] for name in names)), rest
+        names = self.parameters[count : len(args)]
+        if len(names) == len(args) - count and not kwargs.keys() & set(names):
+            return args[:count], {**kwargs, **dict(zip(names, args[count:], strict=True))}
+        return args, kwargs
 
     def _in_order(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         known = list(self.in_spec.child(1).context or ())
@@ -120,12 +181,23 @@ def describe_inputs(
     return tuple(leaves), [value for _, value in with_paths], spec
 
 
-def _positional_names(function: Callable[..., Any], count: int) -> list[str]:
-    forward = getattr(function, "forward", function)
+def parameter_names(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the parameters of a function or module that a call gives by position or by name."""
+    parameters = list(_parameters(function))
+    names = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
+    has_others_before = any(each.kind is each.POSITIONAL_ONLY for each in parameters)
+    return () if has_others_before else tuple(names)
+
+
+def _parameters(function: Callable[..., Any]) -> Iterable[inspect.Parameter]:
     try:
-        parameters = inspect.signature(forward).parameters.values()
+        return inspect.signature(getattr(function, "forward", function)).parameters.values()
     except (TypeError, ValueError):
-        parameters = {}.values()
+        return ()
+
+
+def _positional_names(function: Callable[..., Any], count: int) -> list[str]:
+    parameters = _parameters(function)
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     names = [parameter.name for parameter in parameters if parameter.kind in positional]
     rest = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), "args")

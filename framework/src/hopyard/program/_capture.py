@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.export.graph_signature import (
     ArgumentSpec,
@@ -21,7 +22,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from hopyard_hookspecs import CaptureRequest, Finding
 
-from .._torch.fake import FakeTensorMode, detect_fake_mode
+from .._torch.fake import FakeTensor, FakeTensorMode
 from ..errors import UnsupportedError
 from ..tracing import (
     DecompositionTable,
@@ -30,9 +31,10 @@ from ..tracing import (
     TraceRuleFunction,
     TracingOptions,
     UserTraces,
+    fake_mode_for,
     fakify,
 )
-from ._calling import CallingConvention, InputLeaf, describe_inputs
+from ._calling import CallingConvention, InputLeaf, describe_inputs, is_expanded, parameter_names
 from ._functional import PureFunction, State
 from ._functionalize import functionalize
 from ._hidden_writes import DECLARED
@@ -42,6 +44,8 @@ from ._manifest import Manifest
 from ._operands import distinct, operands_of, shared_write, written_operands
 from ._preserve import preserved, same_storage, surroundings_preserved
 from ._program import Program
+from ._ranges import check_promises
+from ._targets import runnable
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,16 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
     Raises:
         CaptureError: The program cannot be captured.
     """
-    leaves, values, in_spec = describe_inputs(request.target, request.args, request.kwargs)
-    state = State.of(request.target)
-    fake_mode = _fake_mode(values)
-    pure = PureFunction(request.target, list(state.all), in_spec)
+    target = runnable(request.target)
+    leaves, values, in_spec = describe_inputs(target, request.args, request.kwargs)
+    state = State.of(target)
+    fake_mode = _fake_mode([*state.all.values(), *values])
+    placeholders = _placeholders(state, leaves)
+    names = [placeholder.name for placeholder in placeholders]
+    pure = PureFunction(target, names, list(state.all), in_spec)
     given = distinct([*state.all.values(), *values])
     operands = fakify(given, fake_mode)
+    operands[len(state.all) :] = [_dense(each, fake_mode) for each in operands[len(state.all) :]]
     tracing = TracingOptions(
         tracing_mode="fake",
         fake_mode=fake_mode,
@@ -83,19 +91,20 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
         stack_traces=UserTraces(capture.__code__),
     )
     tracer = Tracer(dataclasses.replace(tracing, surroundings=options.surroundings))
-    name = getattr(request.target, "__name__", type(request.target).__name__)
+    name = getattr(target, "__name__", type(target).__name__)
     inputs = [*state.all, *(leaf.path for leaf in leaves)]
     with (
         surroundings_preserved(),
-        preserved(request.target),
+        preserved(target),
         same_storage(inputs, operands),
     ):
-        traced = tracer.trace(pure, operands, _placeholders(state, leaves), name)
+        traced = tracer.trace(pure, operands, placeholders, name)
     graph_module = functionalize(traced, tracing)
 
     hoist_tensors(graph_module)
     specs = _input_specs(graph_module, state, leaves)
     lifted = lift_tensors(graph_module, specs, fake_mode)
+    ranges = check_promises(graph_module, fake_mode.shape_env)
     signature = split_mutations(graph_module, specs, pure.rebound)
     tensors = {**lifted.parameters, **state.all}
     _refuse_shared_writes(
@@ -107,7 +116,14 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
         signature,
         state=tensors,
         constants=lifted.constants,
-        convention=CallingConvention(leaves, in_spec, pure.out_spec),
+        convention=CallingConvention(
+            leaves,
+            in_spec,
+            pure.out_spec,
+            parameter_names(target),
+            pure.aliases(signature),
+        ),
+        range_constraints=ranges,
         findings=options.findings,
         manifest=options.manifest,
     )
@@ -125,17 +141,25 @@ def _refuse_shared_writes(signature: ExportGraphSignature, operands: Mapping[str
 
 
 def _fake_mode(values: Sequence[Any]) -> FakeTensorMode:
-    found: FakeTensorMode | None = detect_fake_mode(list(values))
-    if found is None:
-        # A module may hold tensors that are neither parameters nor buffers; they become constants.
-        return FakeTensorMode(allow_non_fake_inputs=True, static_shapes=True)
-    if found.shape_env is not None and not found.static_shapes:
+    # A module may hold tensors that are neither parameters nor buffers; they become constants.
+    fake_mode = fake_mode_for(values, allow_non_fake_inputs=True)
+    if any(isinstance(value, Tensor) and value._has_symbolic_sizes_strides for value in values):
         raise UnsupportedError(
             "the example inputs belong to a fake mode with symbolic shapes",
             hint="capture with plain tensors",
             stage="capture",
         )
-    return found
+    return fake_mode
+
+
+def _dense(value: Any, fake_mode: FakeTensorMode) -> Any:
+    """Return a fake value whose elements have memory of their own, as inputs of programs have."""
+    if not isinstance(value, FakeTensor) or value.layout is not torch.strided:
+        return value
+    if not is_expanded(value):
+        return value
+    with fake_mode, torch.no_grad():
+        return value.contiguous().requires_grad_(value.requires_grad)
 
 
 def _placeholders(state: State, leaves: Sequence[InputLeaf]) -> list[Placeholder]:

@@ -17,6 +17,9 @@ from ._manifest import Manifest
 if TYPE_CHECKING:
     from ._program import Program
 
+_CONVENTION = "hopyard_convention"
+"""Where a graph module's metadata keeps what an exported program has no place for."""
+
 
 def to_exported_program(program: Program) -> ExportedProgram:
     """Return `program` as an exported program with a graph of its own and shared tensors.
@@ -25,6 +28,7 @@ def to_exported_program(program: Program) -> ExportedProgram:
         ProgramError: torch's verifier refuses it.
     """
     graph_module = copy_graph_module(program.graph_module)
+    graph_module.meta[_CONVENTION] = program.convention
     # Filled input and output lists of the root entry make later lowerings fail.
     signature = ModuleCallSignature(
         inputs=[],
@@ -45,7 +49,7 @@ def to_exported_program(program: Program) -> ExportedProgram:
             graph=graph_module.graph,
             graph_signature=program.signature,
             state_dict=persistent,
-            range_constraints={},
+            range_constraints=dict(program.range_constraints),
             module_call_graph=[ModuleCallEntry("", signature)],
             constants={**program.constants, **constants},
         )
@@ -80,12 +84,6 @@ def from_exported_program(exported: ExportedProgram, manifest: Manifest) -> Prog
                 hint="export it without custom objects and effect tokens",
                 stage="from_exported_program",
             )
-    if exported.range_constraints:
-        raise ProgramError(
-            "the exported program has dynamic shapes",
-            hint="export it with static shapes",
-            stage="from_exported_program",
-        )
     placeholders = {node.name: node for node in graph_module.graph.find_nodes(op="placeholder")}
     leaves = []
     for spec in signature.input_specs:
@@ -93,9 +91,10 @@ def from_exported_program(exported: ExportedProgram, manifest: Manifest) -> Prog
             value = placeholders[spec.arg.name].meta["val"]
             expected = TensorType.of(value) if hasattr(value, "dtype") else spec.arg.value
             leaves.append(InputLeaf(spec.arg.name, spec.arg.name, expected))
-    convention = CallingConvention(
+    found = CallingConvention(
         tuple(leaves), exported.call_spec.in_spec, exported.call_spec.out_spec
     )
+    convention = _remembered(graph_module.meta.pop(_CONVENTION, None), found)
     tensors = {**exported.constants, **exported.state_dict}
     state = {
         str(spec.target): tensors[str(spec.target)]
@@ -113,5 +112,17 @@ def from_exported_program(exported: ExportedProgram, manifest: Manifest) -> Prog
         state=state,
         constants=constants,
         convention=convention,
+        range_constraints=exported.range_constraints,
         manifest=manifest,
     )
+
+
+def _remembered(
+    convention: CallingConvention | None, found: CallingConvention
+) -> CallingConvention:
+    """Return the convention that a program had before it was exported, if it still has it."""
+    if convention is None:
+        return found
+    is_same = (convention.in_spec, convention.out_spec) == (found.in_spec, found.out_spec)
+    expected = [[leaf.expected for leaf in each.inputs] for each in (convention, found)]
+    return convention if is_same and expected[0] == expected[1] else found

@@ -8,11 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.export.graph_signature import ExportGraphSignature
 from torch.nn import Module
 
 from .._torch.pytree import TreeSpec, tree_flatten, tree_unflatten
 from ..errors import UnsupportedError
+from ._aliases import Alias, find_aliases
 from ._calling import TensorType
+from ._containers import Contents
 
 
 @dataclass(frozen=True)
@@ -54,29 +57,67 @@ class PureFunction:
 
     A call returns the leaves of the result, then the values of parameters and buffers that the
     target bound to new tensors (`self.count = self.count + 1`), whose names are kept in
-    :attr:`rebound`. Changes in place are left to functionalization.
+    :attr:`rebound`. Changes in place are left to functionalization, which makes a new tensor of an
+    operand that changes; :meth:`aliases` says which results were operands, or views of operands.
+
+    Args:
+        target: The module or function.
+        names: The placeholders: those of the state by its qualified names, then the inputs.
+        state: The qualified names of parameters and buffers.
+        in_spec: The structure of the inputs.
     """
 
-    def __init__(self, target: Callable[..., Any], names: Sequence[str], in_spec: TreeSpec) -> None:
+    def __init__(
+        self,
+        target: Callable[..., Any],
+        names: Sequence[str],
+        state: Sequence[str],
+        in_spec: TreeSpec,
+    ) -> None:
         self._target = target
         self._names = tuple(names)
+        self._state = tuple(state)
         self._in_spec = in_spec
         self.out_spec: TreeSpec | None = None
         self.rebound: tuple[str, ...] = ()
+        self._operands: dict[str, Any] = {}
+        self._results: list[Any] = []
 
     def __call__(self, *leaves: Any) -> list[Any]:
-        given = dict(zip(self._names, leaves, strict=False))
+        given = dict(zip(self._state, leaves, strict=False))
         args, kwargs = tree_unflatten(list(leaves[len(given) :]), self._in_spec)
         current = dict(given)
+        contents = Contents((args, kwargs))
         if isinstance(self._target, Module):
             result = torch.func.functional_call(self._target, current, args, kwargs)
         else:
             result = self._target(*args, **kwargs)
         values, self.out_spec = tree_flatten(result)
-        self.rebound = tuple(name for name in self._names if current[name] is not given[name])
+        if contents.changed:
+            raise _changed_containers()
+        self.rebound = tuple(name for name in self._state if current[name] is not given[name])
         for name in self.rebound:
             _refuse_another_type(name, given[name], current[name])
+        self._operands, self._results = dict(zip(self._names, leaves, strict=True)), values
         return [*values, *(current[name] for name in self.rebound)]
+
+    def aliases(self, signature: ExportGraphSignature) -> tuple[Alias, ...]:
+        """Return which results share memory with an operand when the call has ended.
+
+        Ask when the capture has ended: the user's modes would see the questions.
+        """
+        # What was bound to another tensor is no longer the one that the result shares memory with.
+        bound = {spec.arg.name for spec in signature.input_specs if spec.target in self.rebound}
+        found = find_aliases(self._results, self._operands)
+        return tuple(alias for alias in found if alias.operand not in bound)
+
+
+def _changed_containers() -> UnsupportedError:
+    return UnsupportedError(
+        "the program changes a list or dictionary that it is given, which the graph would lose",
+        hint="let it make and return a new one",
+        stage="capture",
+    )
 
 
 def _refuse_another_type(name: str, before: Tensor, now: object) -> None:

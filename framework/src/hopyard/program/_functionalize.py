@@ -9,7 +9,8 @@ import torch
 from torch.fx import GraphModule, Interpreter, Node
 
 from .._torch.dispatch import OpOverload
-from ..tracing import Placeholder, StackTraces, Tracer, TracingOptions, UserTraces
+from .._torch.exporting import rebind_unbacked
+from ..tracing import Placeholder, Tracer, TracingOptions, UserTraces
 
 
 def written_nodes(graph_module: GraphModule) -> Iterator[tuple[str, Node]]:
@@ -32,7 +33,7 @@ def functionalize(graph_module: GraphModule, options: TracingOptions) -> GraphMo
         return graph_module
     nodes = graph_module.graph.find_nodes(op="placeholder")
     placeholders = [Placeholder(str(node.target), node.args) for node in nodes]
-    interpreter = _Replay(graph_module, options.stack_traces)
+    interpreter = _Replay(graph_module, options)
 
     def replay(*values: Any) -> Any:
         return interpreter.run(*values, enable_io_processing=False)
@@ -45,21 +46,45 @@ def functionalize(graph_module: GraphModule, options: TracingOptions) -> GraphMo
             placeholders,
             type(graph_module).__name__,
         )
+    _rename_symbols(pure, options)
     return pure
 
 
-class _Replay(Interpreter):
-    """Runs a graph; what is recorded meanwhile keeps the source lines of the node that runs."""
+def _rename_symbols(graph_module: GraphModule, options: TracingOptions) -> None:
+    """Let nodes bind the symbols that the metadata of other nodes speaks of."""
+    shape_env = None if options.fake_mode is None else options.fake_mode.shape_env
+    if shape_env is None or not shape_env.unbacked_renamings:
+        return
+    for node in graph_module.graph.nodes:
+        bindings = node.meta.get("unbacked_bindings", {})
+        if bindings:
+            renamed = {
+                shape_env.unbacked_renamings.get(key, key): bindings[key] for key in bindings
+            }
+            node.meta["unbacked_bindings"] = renamed
 
-    def __init__(self, graph_module: GraphModule, stack_traces: StackTraces | None) -> None:
+
+class _Replay(Interpreter):
+    """Runs a graph.
+
+    What is recorded meanwhile keeps the source lines of the node that runs, and numbers that are
+    only known when the program runs are the ones they were.
+    """
+
+    def __init__(self, graph_module: GraphModule, options: TracingOptions) -> None:
         super().__init__(graph_module)
-        self._stack_traces = stack_traces
+        traces = options.stack_traces
+        self._stack_traces = traces if isinstance(traces, UserTraces) else None
+        self._shape_env = None if options.fake_mode is None else options.fake_mode.shape_env
 
     def run_node(self, n: Node) -> Any:
-        if not isinstance(self._stack_traces, UserTraces):
-            return super().run_node(n)
-        self._stack_traces.inherited = n.meta.get("stack_trace", "")
+        if self._stack_traces is not None:
+            self._stack_traces.inherited = n.meta.get("stack_trace", "")
         try:
-            return super().run_node(n)
+            result = super().run_node(n)
         finally:
-            self._stack_traces.inherited = None
+            if self._stack_traces is not None:
+                self._stack_traces.inherited = None
+        if "unbacked_bindings" in n.meta:
+            rebind_unbacked(self._shape_env, n, result)
+        return result

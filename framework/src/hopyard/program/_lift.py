@@ -6,12 +6,12 @@ of the graph become outputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import SymBool, SymFloat, SymInt, Tensor
 from torch.export.graph_signature import (
     ArgumentSpec,
     ConstantArgument,
@@ -20,6 +20,9 @@ from torch.export.graph_signature import (
     InputSpec,
     OutputKind,
     OutputSpec,
+    SymBoolArgument,
+    SymFloatArgument,
+    SymIntArgument,
     TensorArgument,
 )
 from torch.fx import GraphModule, Node
@@ -43,6 +46,13 @@ _MUTATION_OF = {
     InputKind.PARAMETER: OutputKind.PARAMETER_MUTATION,
     InputKind.BUFFER: OutputKind.BUFFER_MUTATION,
     InputKind.USER_INPUT: OutputKind.USER_INPUT_MUTATION,
+}
+
+
+_SYMBOLIC_ARGUMENTS: dict[type, Callable[[str], ArgumentSpec]] = {
+    SymInt: SymIntArgument,
+    SymFloat: SymFloatArgument,
+    SymBool: SymBoolArgument,
 }
 
 
@@ -192,4 +202,10 @@ def _mutation(spec: InputSpec, value: Node) -> OutputSpec:
 
 
 def _argument(value: Any) -> ArgumentSpec:
-    return TensorArgument(value.name) if isinstance(value, Node) else ConstantArgument("", value)
+    if not isinstance(value, Node):
+        return ConstantArgument("", value)
+    result = value.meta.get("val")
+    for kind, argument in _SYMBOLIC_ARGUMENTS.items():
+        if isinstance(result, kind):
+            return argument(value.name)
+    return TensorArgument(value.name)

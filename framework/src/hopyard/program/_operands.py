@@ -7,7 +7,7 @@ may share memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -67,7 +67,7 @@ def written_operands(signature: ExportGraphSignature) -> tuple[str, ...]:
     )
 
 
-def apart_from_history(written: Sequence[str], operands: Mapping[str, Any]) -> Mapping[str, Any]:
+def apart_from_history(written: Collection[str], operands: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return `operands`, with copies of the written ones if the call records gradients.
 
     What autograd saves for the backward pass must not be changed when the call has ended.
@@ -82,7 +82,7 @@ def apart_from_history(written: Sequence[str], operands: Mapping[str, Any]) -> M
     return {**operands, **{name: operands[name].clone() for name in written}}
 
 
-def shared_write(written: Sequence[str], operands: Mapping[str, Any]) -> tuple[str, str] | None:
+def shared_write(written: Collection[str], operands: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return the names of an operand that is written and of another that overlaps it, if any do."""
     if not written:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,32 +11,41 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from ..errors import UnsupportedError
+from ._containers import Contents
 from ._operands import storage_of
 
 _CONTAINERS = ("_parameters", "_buffers", "_modules")
+_OF_TORCH = frozenset(Module().__dict__)
+"""Attributes that every module has; torch's own code changes them, and no program."""
 
 
 @contextmanager
 def preserved(target: Callable[..., Any]) -> Iterator[None]:
     """Put every attribute of a module and its submodules back when the block ends.
 
+    Attributes that are lists, dictionaries or sets get their content back.
+
     Raises:
-        UnsupportedError: The block bound a tensor to a plain attribute. A graph has no place for
-            it, and the next call of the module would have used it.
+        UnsupportedError: The block bound a tensor to a plain attribute, or put one into a
+            container. A graph has no place for it, and the next call of the module would have used
+            it.
     """
     if not isinstance(target, Module):
         yield
         return
-    snapshots = [(name, module, _attributes(module)) for name, module in target.named_modules()]
+    snapshots = [
+        _Snapshot(f"{name}." if name else "", module) for name, module in target.named_modules()
+    ]
     assigned: list[str] = []
     try:
         yield
     finally:
-        for name, module, before in snapshots:
-            prefix = f"{name}." if name else ""
-            assigned += [prefix + attribute for attribute in _restore(module, before)]
+        for snapshot in snapshots:
+            assigned += snapshot.restore()
     if assigned:
         raise UnsupportedError(
             f"the program assigns a tensor to {', '.join(assigned)}, which the graph would lose",
@@ -77,11 +87,37 @@ def same_storage(names: Sequence[str], values: Sequence[Any]) -> Iterator[None]:
             )
 
 
-def _attributes(module: Module) -> dict[str, Any]:
-    """Return the module's attributes; the dictionaries of tensors and submodules as copies."""
-    values = module.__dict__
-    copies = {name: dict(values[name]) for name in _CONTAINERS}
-    return {**values, **copies}
+class _Snapshot:
+    """The attributes of one module."""
+
+    def __init__(self, prefix: str, module: Module) -> None:
+        self._prefix = prefix
+        self._module = module
+        values = module.__dict__
+        copies = {name: dict(values[name]) for name in _CONTAINERS}
+        self._before = {**values, **copies}
+        self._contents = {
+            name: Contents(value)
+            for name, value in values.items()
+            if isinstance(value, dict | list | set | deque | tuple) and name not in _OF_TORCH
+        }
+
+    def restore(self) -> list[str]:
+        """Put the attributes back and return those to which tensors had been bound.
+
+        Parameters and buffers that held tensors before are the program's state and not among them.
+        Nor are weights that torch's own hooks compute anew before each call.
+        """
+        assigned = _restore(self._module, self._before)
+        assigned += [name for name, contents in self._contents.items() if contents.restore()]
+        recomputed = _recomputed(self._module)
+        return [self._prefix + name for name in assigned if name not in recomputed]
+
+
+def _recomputed(module: Module) -> set[str]:
+    """Return the attributes that `weight_norm` and `spectral_norm` set before each call."""
+    hooks = module._forward_pre_hooks.values()
+    return {hook.name for hook in hooks if isinstance(hook, (WeightNorm, SpectralNorm))}
 
 
 def _restore(module: Module, before: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,7 +16,6 @@ from torch.export.graph_signature import (
     InputKind,
     OutputKind,
     OutputSpec,
-    TensorArgument,
 )
 from torch.fx import Graph, GraphModule, Node
 
@@ -23,7 +23,7 @@ from hopyard_hookspecs import Finding
 
 from .._graph_copy import copy_graph_module
 from ..errors import InputError, ProgramError, VerificationError
-from ._calling import CallingConvention
+from ._calling import CallingConvention, TensorType
 from ._manifest import Manifest
 from ._operands import (
     MUTATIONS,
@@ -35,6 +35,8 @@ from ._operands import (
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
+
+    from ._ranges import RangeConstraints
 
 
 class Program:
@@ -54,6 +56,7 @@ class Program:
             and parameters that the program took from around it.
         constants: Other tensors that the program reads, by name.
         convention: The structure of arguments and results.
+        range_constraints: Least and greatest values of the symbols in the graph's metadata.
         findings: What safeguards reported without refusing the capture.
         manifest: Versions of what made the program.
     """
@@ -66,6 +69,7 @@ class Program:
         state: Mapping[str, Tensor],
         constants: Mapping[str, Any],
         convention: CallingConvention,
+        range_constraints: RangeConstraints | None = None,
         findings: Sequence[Finding] = (),
         manifest: Manifest,
     ) -> None:
@@ -74,9 +78,13 @@ class Program:
         self.state = dict(state)
         self.constants = dict(constants)
         self.convention = convention
+        self.range_constraints = dict(range_constraints or {})
         self.findings = tuple(findings)
         self.manifest = manifest
-        self._written = written_operands(signature)
+        self._written = frozenset(written_operands(signature))
+        self._inputs = tuple(
+            spec.arg.name for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT
+        )
 
     @property
     def graph(self) -> Graph:
@@ -92,7 +100,9 @@ class Program:
         leaves = self.convention.flatten(args, kwargs)
         operands = operands_of(self.signature, {**self.state, **self.constants}, leaves)
         self._refuse_shared_writes(operands)
-        outputs = self.graph_module(*apart_from_history(self._written, operands).values())
+        copies = self._laid_out(operands)
+        readable = apart_from_history(self._written, {**operands, **copies})
+        outputs = self.graph_module(*readable.values())
         specs = self.signature.output_specs
         results = []
         for spec, value in zip(specs, outputs, strict=True):
@@ -100,6 +110,12 @@ class Program:
                 self._write_back(spec, value, operands)
             else:
                 results.append(value)
+        for alias in self.convention.aliases:
+            is_copy = alias.operand in self._written or alias.operand in copies
+            # What carries the gradients of a change must be returned as the graph computed it.
+            carries = alias.operand in self._written and results[alias.result].requires_grad
+            if is_copy and not carries:
+                results[alias.result] = alias.of(operands[alias.operand])
         return self.convention.unflatten(results)
 
     def with_graph(self, graph_module: GraphModule) -> Program:
@@ -116,15 +132,30 @@ class Program:
                 hint="a pass must leave placeholders as they are",
                 stage="with_graph",
             )
-        return Program(
-            graph_module,
-            _resigned(self.signature, graph_module),
-            state=self.state,
-            constants=self.constants,
-            convention=self.convention,
-            findings=self.findings,
-            manifest=self.manifest,
-        )
+        signature = _resigned(self.signature, graph_module)
+        return self.replaced(graph_module=graph_module, signature=signature)
+
+    def replaced(self, **parts: Any) -> Program:
+        """Return a program of other parts, by the names that the constructor gives them.
+
+        Unlike :meth:`with_graph`, it does not check that they fit together.
+        """
+        kept = {
+            "graph_module": self.graph_module,
+            "signature": self.signature,
+            "state": self.state,
+            "constants": self.constants,
+            "convention": self.convention,
+            "range_constraints": self.range_constraints,
+            "findings": self.findings,
+            "manifest": self.manifest,
+        }
+        return Program(**{**kept, **parts})
+
+    @property
+    def result_count(self) -> int:
+        """How many leaves the result has."""
+        return sum(spec.kind not in MUTATIONS for spec in self.signature.output_specs)
 
     def print_readable(self) -> str:
         """Return the graph as Python code with shapes and source lines."""
@@ -159,15 +190,8 @@ class Program:
     def __deepcopy__(self, memo: dict[int, Any]) -> Program:
         """Return an independent program: its calls change other tensors than this one's."""
         state, constants = copy.deepcopy((self.state, self.constants), memo)
-        return Program(
-            copy_graph_module(self.graph_module),
-            self.signature,
-            state=state,
-            constants=constants,
-            convention=self.convention,
-            findings=self.findings,
-            manifest=self.manifest,
-        )
+        graph_module = copy_graph_module(self.graph_module)
+        return self.replaced(graph_module=graph_module, state=state, constants=constants)
 
     def __reduce__(self) -> NoReturn:
         raise ProgramError(
@@ -181,6 +205,30 @@ class Program:
             f"<Program of {len(self.graph.nodes)} nodes, {len(self.convention.inputs)} inputs, "
             f"{len(self.state)} parameters and buffers>"
         )
+
+    def _laid_out(self, operands: Mapping[str, Any]) -> dict[str, Any]:
+        """Return copies of the inputs whose strides are not those that the graph was made for.
+
+        Raises:
+            InputError: The program returns a view of such an input, which none of a copy would be.
+        """
+        copies = {
+            name: leaf.expected.laid_out(operands[name])
+            for name, leaf in zip(self._inputs, self.convention.inputs, strict=True)
+            if isinstance(leaf.expected, TensorType)
+            and not leaf.expected.is_laid_out_like(operands[name])
+        }
+        for alias in self.convention.aliases:
+            if alias.view is not None and alias.operand in copies:
+                raise InputError(
+                    f"the program returns a view of {self._name_of(alias.operand)}, which was "
+                    f"captured with the strides {copies[alias.operand].stride()}, "
+                    f"but has {operands[alias.operand].stride()}",
+                    hint="pass a tensor that is laid out like the example, "
+                    "or capture with one like this",
+                    stage="program",
+                )
+        return copies
 
     def _refuse_shared_writes(self, operands: Mapping[str, Any]) -> None:
         shared = shared_write(self._written, operands)
@@ -219,8 +267,8 @@ def _resigned(signature: ExportGraphSignature, graph_module: GraphModule) -> Exp
     for spec, value in zip(signature.output_specs, outputs, strict=True):
         argument = spec.arg
         expected = argument.value if isinstance(argument, ConstantArgument) else "a node"
-        if isinstance(value, Node) and isinstance(argument, TensorArgument):
-            argument = TensorArgument(value.name)
+        if isinstance(value, Node) and not isinstance(argument, ConstantArgument):
+            argument = dataclasses.replace(argument, name=value.name)
         elif isinstance(value, Node) or repr(value) != repr(expected):
             raise _other_outputs(f"{value!r} instead of {expected}")
         specs.append(OutputSpec(spec.kind, argument, spec.target))

@@ -2,8 +2,9 @@
 
 torch's reader unpickles sample inputs, tensor subclasses and custom objects; it evaluates symbolic
 expressions, imports modules that calling conventions name, and compiles names of nodes as source.
-Our programs need none of this. So everything is read and checked here, and torch is given a new
-archive of what was checked: it never sees the file, whose directory it might read differently.
+Our programs need none of this but expressions, which must be arithmetic. So everything is read and
+checked here, and torch is given a new archive of what was checked: it never sees the file, whose
+directory it might read differently.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from ._expressions import is_arithmetic
 
 GRAPH = "models/model.json"
 _EXTRA = "extra/"
@@ -28,7 +31,13 @@ _MEMBER = re.compile(
     r"|data/weights/weight_[0-9]+|data/constants/tensor_[0-9]+|extra/.+"
 )
 _TENSOR = re.compile(r"(weight|tensor)_[0-9]+")
-_OPERATOR = re.compile(r"torch\.ops(\.\w+){2,3}|_operator\.getitem", re.ASCII)
+_OPERATOR = re.compile(
+    r"torch\.ops(\.\w+){2,3}"
+    r"|_operator\.(getitem|eq|ne|le|ge|lt|gt|neg|pos|mul|add|sub|floordiv|mod|pow|truediv|and_|or_"
+    r"|lshift|rshift)"
+    r"|math\.trunc|torch\.sym_(not|int|float|ite|max|min|sqrt)",
+    re.ASCII,
+)
 _NAMES = ("name", "as_name")
 _FACTORIES = ("bool", "dict", "float", "int", "list", "set", "str", "tuple")
 
@@ -91,8 +100,8 @@ def repack(members: Mapping[str, bytes]) -> io.BytesIO:
 
 def _check_json(content: bytes) -> None:
     for key, value in _items(json.loads(content)):
-        if key == "as_expr":
-            raise Untrusted("it contains a symbolic expression, which torch would evaluate")
+        if key == "as_expr" and not _is_expression(value):
+            raise Untrusted("it contains an expression that is no arithmetic, to be evaluated")
         if key == "guards_code" and value:
             raise Untrusted("it contains source code of guards")
         if not isinstance(value, str):
@@ -103,6 +112,11 @@ def _check_json(content: bytes) -> None:
             raise Untrusted(f"{value!r} is no operator")
         if key in ("in_spec", "out_spec"):
             _check_spec(json.loads(value))
+
+
+def _is_expression(value: Any) -> bool:
+    text = value.get("expr_str") if isinstance(value, dict) else None
+    return isinstance(text, str) and is_arithmetic(text)
 
 
 def _check_spec(spec: Any) -> None:

@@ -8,19 +8,21 @@ from typing import Any
 from torch import Tensor
 
 from .._torch.fake import FakeTensor, FakeTensorMode, detect_fake_mode
-from .._torch.symbolic import ShapeEnv
+from .._torch.symbolic import ShapeEnv, input_source
 from ..errors import UsageError
 from ._techniques import Techniques
 from .memory._fakes import FakeFactory
 
 
-def fake_mode_for(values: Iterable[Any], *, allow_non_fake_inputs: bool = False) -> FakeTensorMode:
+def fake_mode_for(
+    values: Iterable[Any], *, allow_non_fake_inputs: bool = False, symbolic: bool = False
+) -> FakeTensorMode:
     """Return the fake mode that is active or that `values` belong to, or a new one.
 
-    In a new one, inputs have static sizes, and what depends on data gets a symbol.
+    In a new one, what depends on data gets a symbol; sizes of inputs get one if `symbolic`.
 
     Raises:
-        UsageError: They belong to several.
+        UsageError: They belong to several, or to one that has no symbols.
     """
     values = list(values)
     if len({id(value.fake_mode) for value in values if isinstance(value, FakeTensor)}) > 1:
@@ -31,15 +33,55 @@ def fake_mode_for(values: Iterable[Any], *, allow_non_fake_inputs: bool = False)
         )
     found: FakeTensorMode | None = detect_fake_mode(values)
     if found is not None:
+        if symbolic and found.shape_env is None:
+            raise UsageError(
+                "the active fake mode, or that of the example inputs, has no symbols",
+                hint="make it with FakeTensorMode(shape_env=ShapeEnv())",
+                stage="capture",
+            )
         return found
     fake_mode = FakeTensorMode(
-        allow_fallback_kernels=True,
+        # A kernel that is run to see what it returns cannot run on sizes without values.
+        allow_fallback_kernels=not symbolic,
         allow_non_fake_inputs=allow_non_fake_inputs,
         shape_env=ShapeEnv(),
-        static_shapes=True,
+        static_shapes=not symbolic,
     )
     fake_mode._allow_unsafe_data_ptr_access = False
     return fake_mode
+
+
+def symbolize(
+    values: Iterable[Any], fake_mode: FakeTensorMode, *, integers: bool = True
+) -> list[Any]:
+    """Return `values` with tensors made fake as `fake_mode` makes them, sizes as symbols.
+
+    Sizes and integers of one value share a symbol; 0 and 1 stay numbers. Symbols are named after
+    the position of their tensor, as torch names them.
+
+    Args:
+        values: Tensors and other values.
+        fake_mode: It decides which sizes are symbols.
+        integers: Whether integers become symbols as well.
+    """
+    made: list[Any] = []
+    count = 0
+    for value in values:
+        source = input_source(f"input{count}")
+        if isinstance(value, Tensor):
+            count += 1
+            made.append(fake_mode.from_tensor(value, source=source))
+        elif integers and type(value) is int:
+            made.append(_symbol(value, fake_mode.shape_env, source))
+        else:
+            made.append(value)
+    return made
+
+
+def _symbol(value: int, shape_env: ShapeEnv | None, source: Any) -> Any:
+    assert shape_env is not None
+    expression = shape_env.create_symbol(value, source, positive=None)
+    return shape_env.create_symintnode(expression, hint=value, source=source)
 
 
 def fakify(values: Iterable[Any], fake_mode: FakeTensorMode) -> list[Any]:

@@ -22,7 +22,11 @@ from .._torch.fake import (
 )
 from .._torch.predispatch import enable_python_dispatcher, hide_state_recorder
 from .._torch.proxies import ProxyTorchDispatchMode, suspend_tracing
-from .._torch.symbolic import GuardOnDataDependentSymNode, ShapeEnv
+from .._torch.symbolic import (
+    GuardOnDataDependentSymNode,
+    ShapeEnv,
+    insert_deferred_runtime_asserts,
+)
 from ..errors import CaptureError, DataDependentError, HopyardError, UnsupportedError
 from ._mode import DecompositionTable, TracingMode
 from ._techniques import Techniques
@@ -63,7 +67,7 @@ class TracingOptions:
     """How a capture and the captures of regions within it are done.
 
     Attributes:
-        tracing_mode: `"fake"` or `"real"`.
+        tracing_mode: `"fake"`, `"real"` or `"symbolic"`.
         fake_mode: Computes fake values; None in real captures.
         decompositions: Operators to record as what they decompose into.
         trace_rules: How to record higher-order operators, by name; overrides their own rules.
@@ -169,9 +173,10 @@ class Tracer:
             CaptureError: The function raised, or did something that a graph cannot hold.
         """
         try:
-            for placeholder, value in zip(placeholders, values, strict=True):
-                self.recorder.placeholder(placeholder.name, value, placeholder.default)
             with self._surroundings():
+                with suspend_tracing():
+                    for placeholder, value in zip(placeholders, values, strict=True):
+                        self.recorder.placeholder(placeholder.name, value, placeholder.default)
                 output = function(*values)
                 if self.refusal is not None:
                     raise self.refusal
@@ -229,7 +234,14 @@ class Tracer:
         inner = self.subtracer()
         placeholders = [Placeholder(f"arg{index}") for index in range(len(operands))]
         graph_module = inner.trace(body, operands, placeholders, name)
+        inner.check_when_run(graph_module)
         return lift_captured(graph_module, self._is_captured)
+
+    def check_when_run(self, graph_module: GraphModule) -> None:
+        """Let a body check what was promised of numbers that are only known when it runs."""
+        if self.shape_env is not None:
+            insert_deferred_runtime_asserts(graph_module, self.shape_env, "a region")
+            graph_module.recompile()
 
     def record_call(
         self,
@@ -282,6 +294,7 @@ class Tracer:
             if pre_dispatch:
                 separate_threads()
                 admit_all(TracingMode)
+            if pre_dispatch or self.options.tracing_mode == "symbolic":
                 stack.enter_context(enable_python_dispatcher())
             for surrounding in self.options.surroundings:
                 stack.enter_context(surrounding())

@@ -95,4 +95,7 @@ def _subgraph(
     if _active.tracer is None:
         # Another thread captures; this one runs an operator that wants a graph all the same.
         return make_fx(function, table)(*args)
-    return trace_function(_active.tracer.subtracer(table), function, args)
+    inner = _active.tracer.subtracer(table)
+    body = trace_function(inner, function, args)
+    inner.check_when_run(body)
+    return body

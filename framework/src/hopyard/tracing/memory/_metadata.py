@@ -89,13 +89,16 @@ class MetadataTable:
             return None
         if tensor.is_conj() or tensor.is_neg():
             return None
+        nbytes = tensor.untyped_storage().nbytes()
+        if type(nbytes) is not int:
+            return None
         key = (
             tensor.shape,
             tensor.stride(),
             tensor.storage_offset(),
             tensor.dtype,
             tensor.device,
-            tensor.untyped_storage().nbytes(),
+            nbytes,
         )
         known = self._known.get(key)
         if known is None:

@@ -86,6 +86,8 @@ class Recorder:
         node = self._mark(self.graph.create_node("placeholder", name, default, {}))
         if isinstance(value, Tensor):
             self.slots.set_input(value, self._slot(value, node))
+        elif is_symbolic(value):
+            self.track(value, node)
         return node
 
     def call(
