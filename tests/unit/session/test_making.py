@@ -117,7 +117,7 @@ def test_a_plugin_that_fails_late_leaves_nothing(kind: str) -> None:
     statuses = [info.status for info in given(session)]
     assert sorted(statuses) == sorted([PluginStatus.ACTIVE, PluginStatus.FAILED])
     manifest = session.manifest()
-    assert len(manifest.plugins) == 2
+    assert len(manifest.plugins) == 1
 
 
 def test_a_name_that_two_plugins_claim_belongs_to_neither() -> None:

@@ -25,6 +25,7 @@ from hopyard._torch import (
     dispatch,
     exporting,
     fake,
+    flops,
     graphs,
     predispatch,
     provenance,
@@ -146,6 +147,25 @@ def _below_autograd() -> None:
     with dispatch.below_autograd():
         assert not (x * 2).requires_grad
     assert (x * 2).requires_grad
+
+
+@check("dispatch.keep_from_dynamo")
+def _kept_from_dynamo() -> None:
+    compiled: list[Any] = []
+
+    def count(graph_module: Any, inputs: Any) -> Any:
+        compiled.append(graph_module)
+        return graph_module.forward
+
+    def inside(x: Tensor) -> Tensor:
+        return x + 1
+
+    def outside(x: Tensor) -> Tensor:
+        return inside(x) * 2
+
+    dispatch.keep_from_dynamo(outside)
+    assert torch.compile(outside, backend=count)(torch.ones(1)).tolist() == [4]
+    assert compiled == []
 
 
 @check("dispatch.DispatchKey")
@@ -349,6 +369,25 @@ def _unset() -> None:
             assert previous is mode
             assert torch.ones(1).item() == 1
         assert type(torch.ones(1)) is fake.FakeTensor
+
+
+# flops
+
+
+@check("flops.flop_formulas")
+def _formulas() -> None:
+    formula = flops.flop_formulas[aten.mm]
+    assert formula([2, 3], [3, 5], out_val=[2, 5]) == 60
+    assert hasattr(formula, "__wrapped__")  # wants sizes
+    assert not hasattr(flops.flop_formulas[aten._flash_attention_forward], "__wrapped__")
+
+
+@check("flops.attention_flops", "flops.attention_backward_flops")
+def _attention() -> None:
+    sizes = ((2, 4, 5, 8), (2, 4, 7, 8), (2, 4, 7, 8))
+    forward = flops.attention_flops(*sizes)
+    assert forward == 2 * (2 * 4) * 5 * 7 * (8 + 8)
+    assert 2 * flops.attention_backward_flops(sizes[0], *sizes) == 5 * forward
 
 
 # graphs
@@ -759,6 +798,7 @@ class Seeing(provenance.TorchFunctionMetadataMode):
 @check("provenance.TorchFunctionMetadataMode", "provenance.function_mode_count")
 @check("provenance.pop_function_mode", "provenance.push_function_mode")
 def _function_metadata() -> None:
+    torch.compiler.reset()
     assert provenance.function_mode_count() == 0
     with Seeing() as mode:
         assert provenance.function_mode_count() == 1
@@ -768,7 +808,7 @@ def _function_metadata() -> None:
         torch.zeros(1)
         # torch takes it off while it runs Dynamo.
         assert torch.cond(torch.tensor(True), torch.sin, torch.cos, [torch.zeros(1)]) == 0
-    # What Dynamo compiled here must not make another test's shapes dynamic.
+    # What Dynamo compiles must not make another test's shapes dynamic.
     torch.compiler.reset()
     assert torch.ones not in mode.functions
     assert torch.zeros in mode.functions

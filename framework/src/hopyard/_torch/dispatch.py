@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any as _Any
+
 from torch import _C
 from torch._C import DispatchKey as DispatchKey
 from torch._C import _AutoDispatchBelowAutograd as below_autograd
@@ -14,6 +16,7 @@ from torch._C import _is_any_autocast_enabled as is_any_autocast_enabled
 from torch._C import _len_torch_dispatch_stack as dispatch_mode_count
 from torch._C import _PreserveDispatchKeyGuard as preserve_dispatch_keys
 from torch._C import _set_meta_in_tls_dispatch_include as use_meta_kernels
+from torch._C._dynamo import eval_frame as _eval_frame
 from torch._C._functorch import TransformType as TransformType
 from torch._C._functorch import get_unwrapped as untransformed
 from torch._C._functorch import is_functorch_wrapped_tensor as is_transformed
@@ -40,6 +43,14 @@ PROXY_SLOT = _C._TorchDispatchModeKey.PROXY
 set_grad_enabled = _C._set_grad_enabled
 """What every way of changing the grad mode ends in."""
 
+
+def keep_from_dynamo(function: _Any) -> None:
+    """Let Dynamo run a function as it is, and all that it calls; a call costs nothing more."""
+    skip = _eval_frame._FrameAction.SKIP
+    strategy = _eval_frame._FrameExecStrategy(skip, skip)
+    _eval_frame.set_code_exec_strategy(function.__code__, strategy)
+
+
 __all__ = [
     "PROXY_SLOT",
     "DispatchKey",
@@ -63,6 +74,7 @@ __all__ = [
     "is_cudnn_enabled",
     "is_mkldnn_enabled",
     "is_transformed",
+    "keep_from_dynamo",
     "layout_constraint",
     "preserve_dispatch_keys",
     "push_mode",

@@ -19,6 +19,7 @@ from .._torch.dispatch import (
     OpOverload,
     TorchDispatchMode,
     autograd_would_have_decomposed,
+    keep_from_dynamo,
     push_mode,
     unset_infra_mode,
 )
@@ -85,8 +86,7 @@ class TracingMode(ProxyTorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # A capture as a whole runs outside Dynamo; torch's wrapper for each operator costs more
-        # than a dispatch.
+        # torch's wrapper for each operator costs more than a dispatch; see below.
         return False
 
     @classmethod
@@ -290,6 +290,10 @@ def _refuse_real_writes(func: OpOverload, args: tuple[Any, ...], kwargs: dict[st
             stage="capture",
             location=current_location(),
         )
+
+
+# torch's control flow compiles itself when it is called, and would compile the dispatch below it.
+keep_from_dynamo(TracingMode.__torch_dispatch__)
 
 
 def written_operands(
