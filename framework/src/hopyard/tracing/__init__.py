@@ -9,8 +9,9 @@
 
 The modules here are one capture from call to graph. What they stand on has folders of its own:
 `recording` writes nodes, `memory` makes the results of operators seen before, `symbols` keeps
-numbers that are known only when the program runs, `provenance` tells where nodes come from, and
-`bridge` is what torch's own higher-order operators see of a tracer.
+numbers that are known only when the program runs, `provenance` tells where nodes come from,
+`predispatch` captures above autograd, and `bridge` is what torch's own higher-order operators see
+of a tracer. `retrace` stands on all of it: graphs are run to become other graphs.
 """
 
 from __future__ import annotations
@@ -41,3 +42,9 @@ from .provenance._stack_traces import StackTraces as StackTraces
 from .provenance._stack_traces import UserTraces as UserTraces
 from .recording._recorder import Recorder as Recorder
 from .recording._values import ValueRecorder as ValueRecorder
+from .retrace._appender import GraphAppender as GraphAppender
+from .retrace._attributes import assign_attribute as assign_attribute
+from .retrace._decomposition import DecompositionInterpreter as DecompositionInterpreter
+from .retrace._decomposition import decompose as decompose
+from .retrace._decomposition import selective_decompose as selective_decompose
+from .retrace._replay import Replay as Replay

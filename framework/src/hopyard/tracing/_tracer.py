@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node, Proxy
+from torch.fx import Graph, GraphModule, Node, Proxy
 
 from hopyard_hookspecs import TracingMode as TracingModeName
 
@@ -98,6 +98,12 @@ class Tracer:
     A tracer is used once. Regions inside the function are captured by tracers of their own, which
     share the fake mode and the options.
 
+    Args:
+        options: How the capture is done.
+        outer: The tracer of the function that this one's is a region of.
+        graph: A graph to add to; a new one by default.
+        root: The module that owns what the graph reads; a new one by default.
+
     Attributes:
         recorder: The graph under construction.
         options: How the capture is done.
@@ -105,7 +111,14 @@ class Tracer:
         enable_thunkify: Read and set by torch while it computes with symbolic numbers.
     """
 
-    def __init__(self, options: TracingOptions, outer: Tracer | None = None) -> None:
+    def __init__(
+        self,
+        options: TracingOptions,
+        outer: Tracer | None = None,
+        *,
+        graph: Graph | None = None,
+        root: torch.nn.Module | None = None,
+    ) -> None:
         self.options = options
         self._outer = outer
         techniques = options.techniques
@@ -120,6 +133,8 @@ class Tracer:
             Origin(options.stack_traces, modules),
             lazy_code=techniques.lazy_code,
             outer=None if outer is None else outer.recorder,
+            graph=graph,
+            root=root,
         )
         self.refusal: Exception | None = None
         self.enable_thunkify = False
@@ -172,7 +187,7 @@ class Tracer:
         Raises:
             CaptureError: The function raised, or did something that a graph cannot hold.
         """
-        try:
+        with self._explained():
             with self._surroundings():
                 with suspend_tracing():
                     for placeholder, value in zip(placeholders, values, strict=True):
@@ -182,6 +197,26 @@ class Tracer:
                     raise self.refusal
                 self.recorder.output(output, annotation)
             return self.recorder.finish(name)
+
+    @contextmanager
+    def recording(self) -> Generator[None, None, None]:
+        """Record what this thread does, instead of what a function does.
+
+        Inputs and the output are the caller's matter.
+
+        Raises:
+            CaptureError: The program raised, or did something that a graph cannot hold.
+        """
+        with self._explained(), self._surroundings():
+            yield
+            if self.refusal is not None:
+                raise self.refusal
+
+    @contextmanager
+    def _explained(self) -> Generator[None, None, None]:
+        """Let errors tell where and why, and forget in the end which node stands for what."""
+        try:
+            yield
         except HopyardError as error:
             if isinstance(error, CaptureError) and error.partial_graph is None:
                 error.partial_graph = self.recorder.graph
@@ -286,8 +321,10 @@ class Tracer:
             stack.enter_context(_autocast_cache_disabled())
             if self.options.fake_mode is not None:
                 stack.enter_context(self.options.fake_mode)
-                # Above autograd the tracer sees an operator once; the fake mode sees what it calls.
-                if self.options.techniques.single_memory and not pre_dispatch:
+                # Above autograd the tracer sees an operator once; the fake mode sees what it calls,
+                # and may remember that unless the look-up would add guards.
+                remembers = pre_dispatch and self.options.tracing_mode == "fake"
+                if self.options.techniques.single_memory and not remembers:
                     stack.enter_context(_own_cache_disabled(self.options.fake_mode))
             # Before the surroundings, which may ask for the tracer.
             stack.enter_context(announced(self))

@@ -14,7 +14,7 @@ class Attributes:
     once, however many times one is asked for.
 
     Args:
-        root: The module.
+        root: The module. What it has already is read from there.
         counts: How far the numbers of each base name have come. A capture shares them with those
             of the bodies inside it.
     """
@@ -25,6 +25,9 @@ class Attributes:
         self._tensors: dict[int, tuple[Tensor, str]] = {}
         self._modules: dict[int, tuple[Module, str]] = {}
         self._noted: set[str] = set()
+        for name, tensor in (*root._parameters.items(), *root._buffers.items()):
+            if tensor is not None:
+                self._tensors.setdefault(id(tensor), (tensor, name))
 
     def tensor(self, tensor: Tensor) -> str:
         """Return the name of a tensor; it becomes an attribute if it is none yet."""

@@ -44,6 +44,13 @@ _ATOMS = (
 class Recorder:
     """Builds one graph.
 
+    Args:
+        values: Writes node metadata.
+        stack_traces: Writes the source lines of calls; None if they are not wanted.
+        lazy_code: Whether to generate code when somebody reads or runs it.
+        graph: A graph to add to; a new one by default.
+        root: The module that owns what it reads; a new one by default.
+
     Attributes:
         graph: The graph so far.
         root: The module that owns what `get_attr` nodes read: tensor constants and bodies of
@@ -66,9 +73,11 @@ class Recorder:
         *,
         lazy_code: bool = True,
         outer: Recorder | None = None,
+        graph: Graph | None = None,
+        root: Module | None = None,
     ) -> None:
-        self.graph = Graph()
-        self.root = Module()
+        self.graph = Graph() if graph is None else graph
+        self.root = Module() if root is None else root
         self.slots = TensorSlots()
         self.values = values
         self.origin = origin or Origin()
@@ -84,10 +93,13 @@ class Recorder:
     def placeholder(self, name: str, value: Any, default: tuple[Any, ...] = ()) -> Node:
         """Add an input. `default` is empty or holds the default value of the parameter."""
         node = self._mark(self.graph.create_node("placeholder", name, default, {}))
-        if isinstance(value, Tensor):
-            self.slots.set_input(value, self._slot(value, node))
-        elif is_symbolic(value):
-            self.track(value, node)
+        self._give(value, node)
+        return node
+
+    def read(self, target: str, value: Any) -> Node:
+        """Add the read of an attribute that the root has, and let it stand for `value`."""
+        node = self._read(target)
+        self._give(value, node)
         return node
 
     def call(
@@ -193,6 +205,13 @@ class Recorder:
             remove_unused_symbols(self.graph)
             merge_symbols(self.graph)
         return self._module_class(self.root, self.graph, name)
+
+    def _give(self, value: Any, node: Node) -> None:
+        """Let `node` stand for a value of the caller's."""
+        if isinstance(value, Tensor):
+            self.slots.set_input(value, self._slot(value, node))
+        elif is_symbolic(value):
+            self.track(value, node)
 
     def _slot(self, tensor: Tensor, node: Node, constant: Tensor | None = None) -> Slot:
         metadata = self.values.annotate(node, tensor)

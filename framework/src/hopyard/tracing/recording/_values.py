@@ -43,7 +43,8 @@ class ValueRecorder:
         self._direct = direct
         self._above_transforms = above_transforms
         self._fake_mode = fake_mode or FakeTensorMode(allow_fallback_kernels=True)
-        self.metadata = MetadataTable()
+        # Recipes ask for the sizes of storages, and there are none in real captures.
+        self.metadata = MetadataTable(storages=fake_mode is not None)
         self.fakes = FakeFactory(self._fake_mode)
 
     def annotate(self, node: Node, value: Any) -> Metadata | None:
