@@ -20,7 +20,7 @@ from .._torch.provenance import are_stack_traces_demanded
 from .._torch.pytree import TreeSpec, tree_flatten, tree_unflatten
 from ..errors import UnknownNameError, UsageError
 from ..plugins import KERNEL_MODES, resolve
-from ._inputs import fake_mode_for, fakify, symbolize
+from ._inputs import fake_mode_for, fakify, refuse_transformed, symbolize
 from ._mode import DecompositionTable
 from ._tracer import Placeholder, Tracer, TracingOptions, suspended
 from .provenance._module_stack import ModulePaths
@@ -75,9 +75,12 @@ def make_fx(
     if tracing_mode not in TRACING_MODES:
         raise UnknownNameError("tracing mode", tracing_mode, TRACING_MODES)
 
+    # Dynamo, if it compiles whoever calls this, must not look into the tracer.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     @functools.wraps(function)
     def traced(*args: Any) -> GraphModule:
         values, spec = tree_flatten(args)
+        refuse_transformed(values, "an example input")
         fake_mode = None
         symbolic = tracing_mode == "symbolic"
         if tracing_mode != "real":
@@ -111,7 +114,8 @@ def make_fx(
             graph_module.shape_env = fake_mode.shape_env
         return graph_module
 
-    return traced
+    captured: Callable[..., GraphModule] = traced
+    return captured
 
 
 def _kernel_modes(

@@ -15,19 +15,14 @@ from torch.fx import Graph, GraphModule, Node, Proxy
 from hopyard_hookspecs import TracingMode as TracingModeName
 
 from .._torch.dispatch import HigherOrderOperator
-from .._torch.fake import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-)
+from .._torch.fake import FakeTensorMode
 from .._torch.predispatch import enable_python_dispatcher, hide_state_recorder
 from .._torch.proxies import ProxyTorchDispatchMode, suspend_tracing
-from .._torch.symbolic import (
-    GuardOnDataDependentSymNode,
-    ShapeEnv,
-    insert_deferred_runtime_asserts,
-)
-from ..errors import CaptureError, DataDependentError, HopyardError, UnsupportedError
+from .._torch.pytree import tree_leaves
+from .._torch.symbolic import ShapeEnv, insert_deferred_runtime_asserts
+from ..errors import CaptureError, HopyardError, UnsupportedError
+from ._explanations import explain
+from ._inputs import refuse_transformed
 from ._mode import DecompositionTable, TracingMode
 from ._techniques import Techniques
 from .bridge._reentry import announced
@@ -108,6 +103,7 @@ class Tracer:
         recorder: The graph under construction.
         options: How the capture is done.
         refusal: The first reason for which the capture must fail, also if the program catches it.
+        declined: The last operator that was left to a tensor subclass, and the subclass.
         enable_thunkify: Read and set by torch while it computes with symbolic numbers.
     """
 
@@ -122,6 +118,10 @@ class Tracer:
         self.options = options
         self._outer = outer
         techniques = options.techniques
+        if options.fake_mode is not None and options.fake_mode.propagate_real_tensors:
+            # What is made directly is fake only, with no real tensor behind it.
+            techniques = techniques.without("memory", "direct_values")
+        self._memory = techniques.memory
         values = ValueRecorder(
             options.fake_mode,
             direct=techniques.direct_values,
@@ -137,12 +137,13 @@ class Tracer:
             root=root,
         )
         self.refusal: Exception | None = None
+        self.declined: tuple[str, str] | None = None
         self.enable_thunkify = False
         self._mode = TracingMode(self, options.decompositions)
 
     def new_calls(self) -> FakeCalls | RealCalls | None:
         """Return an empty memory of calls, for one decomposition table; None if switched off."""
-        if not self.options.techniques.memory:
+        if not self._memory:
             return None
         if self.options.fake_mode is None:
             return RealCalls(self.recorder)
@@ -191,10 +192,12 @@ class Tracer:
             with self._surroundings():
                 with suspend_tracing():
                     for placeholder, value in zip(placeholders, values, strict=True):
-                        self.recorder.placeholder(placeholder.name, value, placeholder.default)
+                        self._add_input(placeholder, value)
                 output = function(*values)
                 if self.refusal is not None:
                     raise self.refusal
+                if self._outer is None:
+                    refuse_transformed(tree_leaves(output), "an output")
                 self.recorder.output(output, annotation)
             return self.recorder.finish(name)
 
@@ -220,11 +223,27 @@ class Tracer:
         except HopyardError as error:
             if isinstance(error, CaptureError) and error.partial_graph is None:
                 error.partial_graph = self.recorder.graph
+                error.location = error.location or raising_location(error.__traceback__)
             raise
         except Exception as error:
-            raise self._explain(error) from error
+            explained = explain(error, self.declined)
+            explained.partial_graph = self.recorder.graph
+            raise explained from error
         finally:
             self.recorder.slots.clear()
+            self.recorder.objects.clear()
+
+    def _add_input(self, placeholder: Placeholder, value: Any) -> None:
+        try:
+            self.recorder.placeholder(placeholder.name, value, placeholder.default)
+        except CaptureError:
+            raise
+        except Exception as error:
+            raise UnsupportedError(
+                f"the example input {placeholder.name} cannot be described in a graph: {error}",
+                hint="pass the plain tensors that it is made from",
+                stage="capture",
+            ) from error
 
     def record_higher_order(
         self, operator: HigherOrderOperator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -338,34 +357,6 @@ class Tracer:
             stack.enter_context(self._mode)
             stack.enter_context(noticed(self.recorder.origin.modules))
             yield
-
-    def _explain(self, error: Exception) -> CaptureError:
-        location = raising_location(error.__traceback__)
-        explained: CaptureError
-        if isinstance(error, (DataDependentOutputException, DynamicOutputShapeException)):
-            explained = DataDependentError(
-                f"{error.func} depends on the values of a tensor, which a fake capture lacks",
-                hint="keep the value in a tensor, or compute it outside the captured function",
-                stage="capture",
-                location=location,
-            )
-        elif isinstance(error, GuardOnDataDependentSymNode):
-            explained = DataDependentError(
-                "the program decides by a number that is only known when it runs: "
-                f"{error.cond} cannot be decided here",
-                hint="use torch.where or torch.cond, or promise the answer with torch._check",
-                stage="capture",
-                location=location,
-            )
-        else:
-            explained = CaptureError(
-                f"the captured function raised {type(error).__name__}: {error}",
-                hint="it must run on the example inputs without hopyard as well",
-                stage="capture",
-                location=location,
-            )
-        explained.partial_graph = self.recorder.graph
-        return explained
 
 
 def refuse_lost_gradient(captured: Tensor) -> None:

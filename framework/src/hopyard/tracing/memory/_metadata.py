@@ -96,7 +96,11 @@ class MetadataTable:
             return None
         if tensor.is_conj() or tensor.is_neg():
             return None
-        nbytes = tensor.untyped_storage().nbytes() if self._storages else None
+        try:
+            nbytes = tensor.untyped_storage().nbytes() if self._storages else None
+        except NotImplementedError:
+            # A tensor of a function transform has no storage of its own.
+            return None
         if type(nbytes) not in (int, type(None)):
             return None
         key = (
