@@ -393,6 +393,11 @@ def _attention() -> None:
     assert 2 * flops.attention_backward_flops(sizes[0], *sizes) == 5 * forward
 
 
+@check("exporting.DTYPES_IN_FILES")
+def _dtypes() -> None:
+    assert exporting.DTYPES_IN_FILES[7] is torch.float32
+
+
 # graphs
 
 
