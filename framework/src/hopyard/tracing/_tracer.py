@@ -192,11 +192,11 @@ class Tracer:
         Raises:
             CaptureError: The function raised, or did something that a graph cannot hold.
         """
-        with self._explained():
+        with self._explained(), self._computing():
+            with suspend_tracing():
+                for placeholder, value in zip(placeholders, values, strict=True):
+                    self._add_input(placeholder, value)
             with self._surroundings():
-                with suspend_tracing():
-                    for placeholder, value in zip(placeholders, values, strict=True):
-                        self._add_input(placeholder, value)
                 output = function(*values)
                 if self.refusal is not None:
                     raise self.refusal
@@ -214,7 +214,7 @@ class Tracer:
         Raises:
             CaptureError: The program raised, or did something that a graph cannot hold.
         """
-        with self._explained(), self._surroundings():
+        with self._explained(), self._computing(), self._surroundings():
             yield
             if self.refusal is not None:
                 raise self.refusal
@@ -334,7 +334,8 @@ class Tracer:
         return self._outer is not None and self._outer._is_captured(value)
 
     @contextmanager
-    def _surroundings(self) -> Generator[None, None, None]:
+    def _computing(self) -> Generator[None, None, None]:
+        """Enter what values are computed with."""
         pre_dispatch = self.options.pre_dispatch
         with ExitStack() as stack:
             if self._outer is None:
@@ -356,6 +357,12 @@ class Tracer:
                 admit_all(TracingMode)
             if pre_dispatch or self.options.tracing_mode == "symbolic":
                 stack.enter_context(enable_python_dispatcher())
+            yield
+
+    @contextmanager
+    def _surroundings(self) -> Generator[None, None, None]:
+        """Enter what sees the user's code: modes of plugins, then the tracer's own."""
+        with ExitStack() as stack:
             for surrounding in self.options.surroundings:
                 stack.enter_context(surrounding())
             stack.enter_context(self._mode)
