@@ -18,7 +18,7 @@ aten = torch.ops.aten
 
 LONGEST = 14
 ROUNDS = "a decomposition rounds in another way"
-_BELOW = re.compile(r"torch\.func\b|vmap|jvp|backward\(|\.grad\b|_grad\(")
+_BELOW = re.compile(r"torch\.func\b|vmap|jvp|backward\(|\.(data|grad)\b|_grad\(")
 """What makes tensors that a capture above autograd does not see."""
 
 

@@ -21,11 +21,20 @@ from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 import hopyard
-from hopyard.testing import assert_same_graph
+from hopyard.testing import assert_same_assumptions, assert_same_graph
 
 SEED = 2026
 PRE_DISPATCH = "pre-dispatch "
-MODES = ("real", "fake", PRE_DISPATCH + "real", PRE_DISPATCH + "fake")
+MODES = (
+    "real",
+    "fake",
+    "symbolic",
+    "integers",
+    PRE_DISPATCH + "real",
+    PRE_DISPATCH + "fake",
+    PRE_DISPATCH + "symbolic",
+)
+"""How programs are captured. With "integers", whole numbers are inputs of a symbolic capture."""
 HIDDEN = "what only autograd or a transform computes is a constant of a graph above both"
 FAKES_DIFFER = "torch's fake tensors have other strides than its real ones"
 
@@ -92,8 +101,9 @@ def compare(
         not_computed: Why numbers must not be compared, or "" if they can be; found out from the
             graph by default.
     """
-    expected = _attempt(lambda: _capture(torch_make_fx, function, inputs, mode, decompositions))
-    actual = _attempt(lambda: _capture(hopyard.make_fx, function, inputs, mode, decompositions))
+    with equal_terms(mode):
+        expected = _attempt(lambda: _capture(torch_make_fx, function, inputs, mode, decompositions))
+        actual = _attempt(lambda: _capture(hopyard.make_fx, function, inputs, mode, decompositions))
     if isinstance(actual, Exception):
         raised = isinstance(expected, Exception)
         outcome = Outcome.BOTH_RAISE if raised else Outcome.ONLY_OURS_RAISES
@@ -130,6 +140,8 @@ def compare(
 def check_same(actual: GraphModule, expected: GraphModule) -> None:
     """Check that two graphs have the same nodes under the same names, metadata and code.
 
+    Symbolic ones must assume the same of their inputs as well.
+
     Raises:
         AssertionError: They have not.
     """
@@ -139,6 +151,21 @@ def check_same(actual: GraphModule, expected: GraphModule) -> None:
         ours, theirs = entries(one), entries(other)
         assert ours == theirs, f"{one.name}.meta has {ours}, and {theirs} by torch"
     assert actual.code == expected.code, f"code:\n{actual.code}\nby torch:\n{expected.code}"
+    assert_same_assumptions(actual, expected)
+
+
+def equal_terms(mode: str) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which torch's guards are those of the program.
+
+    torch keeps fake results for all captures of a process. Looking one up adds guards, spelled
+    differently, to a symbolic capture; ours does without.
+    """
+    if mode.removeprefix(PRE_DISPATCH) not in ("symbolic", "integers"):
+        return contextlib.nullcontext()
+    context: contextlib.AbstractContextManager[Any] = torch._dynamo.config.patch(
+        fake_tensor_cache_enabled=False
+    )
+    return context
 
 
 def entries(node: torch.fx.Node) -> list[str]:
@@ -207,6 +234,8 @@ def _capture(
 ) -> GraphModule:
     given = copied(inputs)
     torch.manual_seed(SEED)
+    # Operators that hand their bodies to Dynamo see other sizes when it has seen these before.
+    torch._dynamo.reset()
     with _settings_restored():
         graph_module: GraphModule = made_by(make, function, mode, decompositions)(*given)
     return graph_module
@@ -222,7 +251,7 @@ def made_by(
     made: Callable[..., GraphModule] = make(
         function,
         decompositions,
-        mode.removeprefix(PRE_DISPATCH),
+        "symbolic" if mode == "integers" else mode.removeprefix(PRE_DISPATCH),
         pre_dispatch=mode.startswith(PRE_DISPATCH),
     )
     return made

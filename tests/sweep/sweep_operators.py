@@ -34,6 +34,10 @@ KNOWN: dict[tuple[str, str], str] = {}
 """Differences that are defects of torch, by operator and mode, each with the reason."""
 
 
+Sample = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+"""An operator and what it is called with."""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """One sample of inputs of one operator, in one form and mode."""
@@ -93,10 +97,11 @@ def sweep(
     """Compare the captures of `entries`, one case after the other."""
     for entry in entries:
         name = _named(entry)
-        for index, (operator, tensors) in enumerate(_samples(entry, samples)):
+        for index, sample in enumerate(_samples(entry, samples)):
             for form, mode in itertools.product(FORMS, modes):
+                operator, inputs = _as_function(sample, integers=mode == "integers")
                 function = operator if form == "once" else repeated(operator)
-                yield Case(database, name, index, form, mode), compare(function, tensors, mode)
+                yield Case(database, name, index, form, mode), compare(function, inputs, mode)
 
 
 def is_failure(case: Case, verdict: Verdict) -> bool:
@@ -107,17 +112,18 @@ def is_failure(case: Case, verdict: Verdict) -> bool:
 def repeated(operator: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that applies `operator` twice to its arguments and once to equal ones."""
 
-    def function(*tensors: Tensor) -> Any:
-        first = operator(*tensors)
-        second = operator(*tensors)
-        return first, second, operator(*[tensor.clone() for tensor in tensors])
+    def function(*inputs: Any) -> Any:
+        first = operator(*inputs)
+        second = operator(*inputs)
+        alike = [each.clone() if isinstance(each, Tensor) else each for each in inputs]
+        return first, second, operator(*alike)
 
     return function
 
 
 def report(results: dict[Case, Verdict]) -> None:
     """Print what agreed, what was not computed, and what differs."""
-    print(f"{'':24}{'mode':18}{'form':7}" + "".join(f"{each.value:>21}" for each in Outcome))
+    print(f"{'':24}{'mode':22}{'form':7}" + "".join(f"{each.value:>21}" for each in Outcome))
     for database, mode, form in itertools.product(DATABASES, MODES, FORMS):
         found = [
             verdict
@@ -127,7 +133,7 @@ def report(results: dict[Case, Verdict]) -> None:
         if found:
             counts = Counter(verdict.outcome for verdict in found)
             numbers = "".join(f"{counts[each]:21}" for each in Outcome)
-            print(f"{database:24}{mode:18}{form:7}{numbers}")
+            print(f"{database:24}{mode:22}{form:7}{numbers}")
     reasons = Counter(v.not_computed for v in results.values() if v.not_computed)
     for reason, count in reasons.items():
         print(f"numbers not compared in {count} cases: {reason}")
@@ -158,8 +164,7 @@ def _named(entry: Any) -> str:
     return f"{entry.name}.{entry.variant_test_name}".strip(".")
 
 
-def _samples(entry: Any, count: int) -> Iterator[tuple[Callable[..., Any], list[Tensor]]]:
-    """Yield the operator as a function of tensors only, and the tensors of a sample."""
+def _samples(entry: Any, count: int) -> Iterator[Sample]:
     supported = entry.supported_dtypes("cpu")
     if not supported:
         return
@@ -176,19 +181,23 @@ def _samples(entry: Any, count: int) -> Iterator[tuple[Callable[..., Any], list[
         )
         return
     for sample in samples:
-        yield _as_function(entry.op, (sample.input, *sample.args), sample.kwargs)
+        yield entry.op, (sample.input, *sample.args), sample.kwargs
 
 
-def _as_function(
-    operator: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Callable[..., Any], list[Tensor]]:
+def _as_function(sample: Sample, *, integers: bool) -> tuple[Callable[..., Any], list[Any]]:
+    """Return an operator as a function of tensors, and of integers if asked for, and these."""
+    operator, args, kwargs = sample
     leaves, spec = tree_flatten((args, kwargs))
-    places = [index for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+    places = [
+        index
+        for index, leaf in enumerate(leaves)
+        if isinstance(leaf, Tensor) or (integers and type(leaf) is int)
+    ]
 
-    def function(*tensors: Tensor) -> Any:
+    def function(*inputs: Any) -> Any:
         filled = list(leaves)
-        for place, tensor in zip(places, tensors, strict=True):
-            filled[place] = tensor
+        for place, value in zip(places, inputs, strict=True):
+            filled[place] = value
         given, keywords = tree_unflatten(filled, spec)
         return operator(*given, **keywords)
 

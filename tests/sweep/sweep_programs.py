@@ -289,7 +289,7 @@ def page(rows: list[Row]) -> str:
         "and if a new process that loads it from a file computes the same.",
         "*torch.export* says yes if `torch.export.export(strict=False)` with "
         "`run_decompositions({})` does what eager does over two calls, "
-        f"in torch {torch.__version__}.",
+        f"in torch {torch.__version__.partition('+')[0]}.",
         "",
         "## Modules that exercise one thing each",
         "",

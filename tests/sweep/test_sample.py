@@ -20,20 +20,29 @@ from agreement import MODES, Outcome
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 COUNTS = {"operators": 30, "custom operators": 3, "higher-order operators": 4}
+FEWER = {"operators": 12, "custom operators": 2, "higher-order operators": 2}
+"""Symbolic captures take longer."""
 MODELS = ("bert", "resnet", "mamba")
 PROGRAMS = ("text-result", "input-view-changed", "mask", "cond", "remembering", "bert")
+SYMBOLS = ("symbolic", "integers")
+PLAIN = tuple(mode for mode in MODES if mode not in SYMBOLS)
+SETTLING_BYTES = 64 << 20
+"""What a few symbolic captures fill sympy's caches with."""
 
 
 OPERATORS = [
-    pytest.param(database, entry, id=entry.name)
-    for database, count in COUNTS.items()
+    pytest.param(database, entry, modes, id=f"{entry.name}-{modes[0]}")
+    for counts, modes in ((COUNTS, PLAIN), (FEWER, SYMBOLS))
+    for database, count in counts.items()
     for entry in sweep_operators.chosen(database, count=count)
 ]
 
 
-@pytest.mark.parametrize(("database", "entry"), OPERATORS)
-def test_an_operator_is_captured_as_torch_captures_it(database: str, entry: Any) -> None:
-    for case, verdict in sweep_operators.sweep(database, [entry], MODES, samples=1):
+@pytest.mark.parametrize(("database", "entry", "modes"), OPERATORS)
+def test_an_operator_is_captured_as_torch_captures_it(
+    database: str, entry: Any, modes: tuple[str, ...]
+) -> None:
+    for case, verdict in sweep_operators.sweep(database, [entry], modes, samples=1):
         assert not sweep_operators.is_failure(case, verdict), f"{case.command}\n{verdict.detail}"
 
 
@@ -44,8 +53,9 @@ def test_a_model_is_captured_as_torch_captures_it(name: str) -> None:
         assert verdict.outcome is Outcome.SAME, f"{name}, {form}, {mode}: {verdict.detail}"
 
 
-def test_a_backward_pass_is_captured_as_torch_captures_it() -> None:
-    for _, verdict in sweep_models.sweep("gpt2", [("training", "fake")]):
+@pytest.mark.parametrize("mode", ["fake", "symbolic"])
+def test_a_backward_pass_is_captured_as_torch_captures_it(mode: str) -> None:
+    for _, verdict in sweep_models.sweep("gpt2", [("training", mode)]):
         assert verdict.outcome is Outcome.SAME, verdict.detail
 
 
@@ -62,16 +72,24 @@ def test_the_page_of_captures_lists_every_module() -> None:
     assert names == [*sweep_programs.SMALL, *sweep_programs.MODELS]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", PLAIN)
 def test_captures_leave_nothing_behind(mode: str) -> None:
     sweep_robustness.check_growth(mode, captures=12, settled=4)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_fault_leaves_everything_as_it_was(mode: str) -> None:
-    sweep_robustness.check_faults(mode, every=90)
+def test_symbolic_captures_leave_nothing_behind() -> None:
+    sweep_robustness.check_growth("integers", captures=4, settled=2, tolerated=SETTLING_BYTES)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("mode", "every"), [*((mode, 90) for mode in PLAIN), ("integers", 600)])
+def test_a_fault_leaves_everything_as_it_was(mode: str, every: int) -> None:
+    sweep_robustness.check_faults(mode, every=every)
+
+
+@pytest.mark.parametrize("mode", PLAIN)
 def test_threads_do_not_disturb_each_other(mode: str) -> None:
     sweep_robustness.check_threads(mode, ("gpt2", "resnet", "branches", "maps"), rounds=1)
+
+
+def test_threads_with_symbols_do_not_disturb_each_other() -> None:
+    sweep_robustness.check_threads("integers", ("resnet", "branches", "maps"), rounds=1)

@@ -174,11 +174,27 @@ class DuplicateNameError(PluginError):
 class CaptureError(HopyardError):
     """A program could not be captured.
 
+    Args:
+        operator: The operator that failed, for example `"aten.mul.Tensor"`; "" if none did.
+
     Attributes:
         partial_graph: What had been recorded when the capture failed, if anything had.
     """
 
     partial_graph: Graph | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        plugin: Provider | None = None,
+        stage: str = "",
+        location: SourceLocation | None = None,
+        operator: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint, plugin=plugin, stage=stage, location=location)
+        self.operator = operator
 
 
 class SafeguardError(CaptureError):

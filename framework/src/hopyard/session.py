@@ -19,6 +19,7 @@ from hopyard_hookspecs import (
     Mode,
     Pass,
     Policy,
+    Report,
     Safeguard,
     TraceRule,
 )
@@ -29,6 +30,7 @@ from .plugins import PluginManager, PluginStatus, Registered, distribution_for, 
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
+    from torch.fx import GraphModule
 
     from .hops import Operator
     from .pipeline import PipelineResult
@@ -110,7 +112,8 @@ class Session:
             target: A module or function.
             args: Positional example inputs.
             kwargs: Keyword example inputs.
-            modes: Names of modes to use besides those that are always used.
+            modes: Names of modes to use besides those that are always used. What they report is in
+                the program's `reports`.
             policy: What becomes of safeguards' findings: of all, or by hazard code.
             decompositions: Operators to record as what they decompose into, for example
                 `torch.export.default_decompositions()`.
@@ -291,6 +294,7 @@ class Session:
         if isinstance(policy, Policy):
             policy = dict.fromkeys(watched.hazards, policy)
         observer = Observer(watched, policy or {}, findings)
+        entered = self._modes(request, modes)
         options = CaptureOptions(
             manifest=self.manifest(),
             decompositions=decompositions,
@@ -298,7 +302,7 @@ class Session:
                 name: resolve(entry.value.rule, entry.provider)  # type: ignore[misc]
                 for name, entry in self.trace_rules.items()
             },
-            surroundings=(*self._modes(request, modes), lambda: observer),
+            surroundings=(*(partial(_itself, mode) for mode in entered), lambda: observer),
             findings=findings,
         )
         try:
@@ -309,16 +313,16 @@ class Session:
             raise observer.refusal from error
         if observer.refusal is not None:
             raise observer.refusal
+        for mode in entered:
+            program.reports |= mode.reports(program.graph_module)
         return program
 
-    def _modes(
-        self, request: CaptureRequest, names: Iterable[str]
-    ) -> list[Callable[[], AbstractContextManager[Any]]]:
+    def _modes(self, request: CaptureRequest, names: Iterable[str]) -> list[_Entered]:
         requested = {name: self.lookup("mode", name, self.modes) for name in names}
         default = {name: entry for name, entry in self.modes.items() if entry.value.default}
         chosen = {**default, **requested}
         in_order = sorted(chosen.values(), key=lambda entry: (entry.value.order, entry.value.name))
-        return [partial(_Entered, entry, request) for entry in in_order]
+        return [_Entered(entry, request) for entry in in_order]
 
     def _report_failure(self, request: CaptureRequest, error: BaseException) -> None:
         try:
@@ -340,25 +344,37 @@ def load(path: str | PathLike[str]) -> Program:
     return Session().load(path)
 
 
+def _itself(mode: _Entered) -> _Entered:
+    return mode
+
+
 class _Entered(AbstractContextManager[None]):
-    """A plugin's mode: its failures are the plugin's, and it cannot hide those of others."""
+    """A plugin's mode: its failures are the plugin's, and it cannot hide those of others.
+
+    It is entered around the user's code, and once more around the body of each region, with a
+    context manager of its own every time.
+    """
 
     def __init__(self, entry: Registered[Mode], request: CaptureRequest) -> None:
         self._entry = entry
         self._factory: Any = resolve(entry.value.factory, entry.provider)
         self._request = request
-        self._mode: Any = None
+        self._outermost: Any = None
+        self._inside: list[Any] = []
 
     def __enter__(self) -> None:
         try:
-            self._mode = self._factory(self._request)
-            self._mode.__enter__()
+            mode = self._factory(self._request)
+            mode.__enter__()
         except Exception as error:
             raise self._broken(error) from error
+        if self._outermost is None:
+            self._outermost = mode
+        self._inside.append(mode)
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         try:
-            self._mode.__exit__(kind, error, traceback)
+            self._inside.pop().__exit__(kind, error, traceback)
         except Exception as another:
             if another is error:
                 return
@@ -366,6 +382,18 @@ class _Entered(AbstractContextManager[None]):
             if error is None:
                 raise broken from another
             error.add_note(f"and then {broken}")
+
+    def reports(self, graph_module: GraphModule) -> dict[str, Report]:
+        """Return what the mode reports, under its name."""
+        if not self._entry.value.reports:
+            return {}
+        try:
+            report = self._outermost.report(graph_module)
+            if not isinstance(report, Report):
+                raise TypeError(f"its report is a {type(report).__name__}")
+        except Exception as error:
+            raise self._broken(error) from error
+        return {self._entry.value.name: report}
 
     def _broken(self, error: Exception) -> PluginError:
         return PluginError(

@@ -52,8 +52,8 @@ class CaptureRequest:
         target: The module or function.
         args: Positional example inputs, as given by the user. Never modify them.
         kwargs: Keyword example inputs.
-        tracing_mode: `"fake"` computes shapes only, `"real"` also values, `"symbolic"` shapes that
-            are expressions.
+        tracing_mode: `"fake"` computes shapes only, `"real"` also values, `"symbolic"` shapes
+            with symbols for sizes.
         pre_dispatch: Whether the graph is taken above autograd.
     """
 

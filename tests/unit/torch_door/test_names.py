@@ -17,6 +17,7 @@ from unittest import mock
 import pytest
 import torch
 from torch import Tensor, fx, nn
+from torch._library.opaque_object import OpaqueBase, register_opaque_type
 from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
 
 from hopyard import _torch as door
@@ -25,7 +26,10 @@ from hopyard._torch import (
     dispatch,
     exporting,
     fake,
+    flops,
     graphs,
+    inductor,
+    objects,
     predispatch,
     proxies,
     pytree,
@@ -145,6 +149,25 @@ def _below_autograd() -> None:
     with dispatch.below_autograd():
         assert not (x * 2).requires_grad
     assert (x * 2).requires_grad
+
+
+@check("dispatch.keep_from_dynamo")
+def _kept_from_dynamo() -> None:
+    compiled: list[Any] = []
+
+    def count(graph_module: Any, inputs: Any) -> Any:
+        compiled.append(graph_module)
+        return graph_module.forward
+
+    def inside(x: Tensor) -> Tensor:
+        return x + 1
+
+    def outside(x: Tensor) -> Tensor:
+        return inside(x) * 2
+
+    dispatch.keep_from_dynamo(outside)
+    assert torch.compile(outside, backend=count)(torch.ones(1)).tolist() == [4]
+    assert compiled == []
 
 
 @check("dispatch.DispatchKey")
@@ -350,6 +373,25 @@ def _unset() -> None:
         assert type(torch.ones(1)) is fake.FakeTensor
 
 
+# flops
+
+
+@check("flops.flop_formulas")
+def _formulas() -> None:
+    formula = flops.flop_formulas[aten.mm]
+    assert formula([2, 3], [3, 5], out_val=[2, 5]) == 60
+    assert hasattr(formula, "__wrapped__")  # wants sizes
+    assert not hasattr(flops.flop_formulas[aten._flash_attention_forward], "__wrapped__")
+
+
+@check("flops.attention_flops", "flops.attention_backward_flops")
+def _attention() -> None:
+    sizes = ((2, 4, 5, 8), (2, 4, 7, 8), (2, 4, 7, 8))
+    forward = flops.attention_flops(*sizes)
+    assert forward == 2 * (2 * 4) * 5 * 7 * (8 + 8)
+    assert 2 * flops.attention_backward_flops(sizes[0], *sizes) == 5 * forward
+
+
 # graphs
 
 
@@ -523,14 +565,16 @@ def _proxy_mode() -> None:
         assert [node.name for node in graph_module.graph.nodes][1:-1] == ["sin"]
 
 
-@check("proxies.get_proxy_slot", "proxies.track_tensor_tree")
+@check("proxies.get_proxy_slot", "proxies.track_tensor_tree", "proxies.TrackedTensor")
 def _slots() -> None:
     def function(x: Tensor) -> Tensor:
         mode = proxies.current_proxy_mode()
         assert mode is not None
         tracer: Any = mode.tracer
         slot: Any = proxies.get_proxy_slot(x, tracer, None)
+        assert type(slot) is proxies.TrackedTensor
         assert slot.proxy.node.op == "placeholder"
+        assert slot.constant is None
         with proxies.suspend_tracing():
             value = torch.zeros(2)
             assert proxies.get_proxy_slot(value, tracer, None) is None
@@ -696,6 +740,30 @@ def _accessor() -> None:
     assert not symbolic.is_accessor_node(graph.call_function(torch.ops.aten.item.default, (x,)))
 
 
+@check("symbolic.input_source")
+def _input_source() -> None:
+    environment = symbolic.ShapeEnv()
+    source = symbolic.input_source("input0")
+    size = environment.create_symbol(5, source)
+    assert source.name == "input0"
+    assert environment.create_symbol(5, symbolic.input_source("input1")) == size
+
+
+@check("symbolic.insert_deferred_runtime_asserts")
+def _runtime_asserts() -> None:
+    def function(x: Tensor) -> Tensor:
+        number = (x + 0).item()
+        torch._check(number * 2 < 9)
+        return torch.zeros(3) + number
+
+    graph_module = torch_make_fx(function, tracing_mode="symbolic")(torch.tensor(4))
+    symbolic.insert_deferred_runtime_asserts(graph_module, graph_module.shape_env, "a test")
+    graph_module.recompile()
+    graph_module(torch.tensor(4))
+    with pytest.raises(RuntimeError, match="Runtime assertion failed"):
+        graph_module(torch.tensor(5))
+
+
 @check("symbolic.expression_handlers")
 def _handlers() -> None:
     import sympy
@@ -717,6 +785,176 @@ def _libraries() -> None:
             assert read() is not before
         finally:
             write(before)
+
+
+@check("dispatch.infra_mode", "dispatch.without_infra_mode")
+def _slots_of_the_mode_stack() -> None:
+    assert dispatch.infra_mode(dispatch.PROXY_SLOT) is None
+    with dispatch.without_infra_mode(dispatch.PROXY_SLOT) as nobody:
+        assert nobody is None
+    with Slotted() as mode:
+        assert dispatch.infra_mode(dispatch.PROXY_SLOT) is mode
+        with dispatch.without_infra_mode(dispatch.PROXY_SLOT) as suspended:
+            assert suspended is mode
+            assert dispatch.infra_mode(dispatch.PROXY_SLOT) is None
+        assert dispatch.infra_mode(dispatch.PROXY_SLOT) is mode
+    seen = []
+    torch_make_fx(
+        lambda x: seen.append(dispatch.infra_mode(dispatch.PROXY_SLOT)) or x, pre_dispatch=True
+    )(torch.ones(1))
+    assert seen[0].pre_dispatch
+
+
+@check("fake.active_fake_mode")
+def _active_fake_mode() -> None:
+    assert fake.active_fake_mode() is None
+    with fake.FakeTensorMode() as mode:
+        assert fake.active_fake_mode() is mode
+
+
+@check("fake.UnsupportedFakeTensorException")
+def _cannot_be_fake() -> None:
+    with warnings.catch_warnings(action="ignore"):
+        quantized = torch.quantize_per_tensor(torch.ones(1), 0.1, 0, torch.qint8)
+    with pytest.raises(fake.UnsupportedFakeTensorException):
+        fake.FakeTensorMode().from_tensor(quantized)
+
+
+@check("proxies.are_slots_kept", "proxies.keep_slots")
+def _kept_slots() -> None:
+    def function(x: Tensor) -> Tensor:
+        with proxies.keep_slots():
+            assert proxies.are_slots_kept()
+            x.add_(1)
+        return x.mul_(2)
+
+    with in_torchs_tracer(function) as graph_module:
+        first, second = graph_module.graph.find_nodes(op="placeholder")[0].users
+        assert (first.name, second.name) == ("add_", "mul_")
+    assert not proxies.are_slots_kept()
+
+
+@check("proxies.tracing_flag", "proxies.set_tracing_flag")
+def _flag() -> None:
+    class Truth:
+        def __bool__(self) -> bool:
+            return True
+
+    assert proxies.tracing_flag() is False
+    compiled = torch.compile(lambda x: x + 1, backend="eager")
+    proxies.set_tracing_flag(Truth())
+    try:
+        with pytest.raises(RuntimeError, match="dynamo-optimized"):
+            compiled(torch.ones(1))
+    finally:
+        proxies.set_tracing_flag(False)
+    assert compiled(torch.ones(1)).item() == 2
+
+
+@check("inductor.emulates_precision_casts")
+def _casts() -> None:
+    from torch._inductor import config
+
+    for setting in (True, False):
+        with config.patch(emulate_precision_casts=setting):
+            assert inductor.emulates_precision_casts() is setting
+
+
+class Reference(OpaqueBase):
+    pass
+
+
+def rebuild(*args: Any) -> None:
+    return None
+
+
+class Constant:
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Constant)
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __fx_repr__(self) -> tuple[str, dict[str, type]]:
+        return "Constant()", {"Constant": Constant}
+
+
+register_opaque_type(Reference, typ="reference", reconstruct_fn=rebuild)
+register_opaque_type(Constant, typ="value", hoist=True)
+
+
+@check(
+    "objects.is_opaque_type",
+    "objects.is_opaque_reference_type",
+    "objects.is_opaque_value_type",
+    "objects.is_hoisted",
+    "objects.reconstruction_of",
+)
+def _opaque_types() -> None:
+    assert objects.is_opaque_type(Reference)
+    assert objects.is_opaque_type(Constant)
+    assert not objects.is_opaque_type(int)
+    assert objects.is_opaque_reference_type(Reference)
+    assert objects.is_opaque_reference_type(torch.Generator)
+    assert not objects.is_opaque_reference_type(Constant)
+    assert objects.is_opaque_value_type(Constant)
+    assert objects.is_hoisted(Constant)
+    assert not objects.is_hoisted(Reference)
+    assert objects.reconstruction_of(Reference) is rebuild
+    assert objects.reconstruction_of(Constant) is None
+
+
+@check("objects.FakeScriptObject", "objects.to_fake_object", "objects.real_object")
+def _fake_objects() -> None:
+    real = Reference()
+    made = objects.to_fake_object(fake.FakeTensorMode(), real)
+    assert isinstance(made, objects.FakeScriptObject)
+    assert objects.real_object(made) is real
+    with_nothing_behind = object.__new__(objects.FakeScriptObject)
+    assert objects.real_object(with_nothing_behind) is None
+
+
+@check("objects.address_of")
+def _generators() -> None:
+    given: list[Any] = []
+
+    class Looks(dispatch.TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            given.append(kwargs["generator"])
+            return func(*args, **kwargs)
+
+    generator = torch.Generator()
+    with Looks():
+        torch.rand(1, generator=generator)
+    assert objects.address_of(given[0]) == objects.address_of(generator)
+    assert objects.address_of(torch.Generator()) != objects.address_of(generator)
+
+
+@check("objects.WeakIdKeyDictionary", "objects.WeakHashRef")
+def _weak_keys() -> None:
+    by_identity: Any = objects.WeakIdKeyDictionary()
+    by_hash: Any = objects.WeakIdKeyDictionary(dict=None, ref_type=objects.WeakHashRef)
+    one, other = Constant(), Constant()
+    by_identity[one] = by_hash[one] = 1
+    assert other not in by_identity
+    assert by_hash[other] == 1
+    del one
+    assert len(by_identity) == len(by_hash) == 0
+
+
+@check("objects.BackwardState")
+def _backward_state() -> None:
+    state = objects.BackwardState()
+    states = []
+
+    def function(x: Tensor, state: Any) -> Tensor:
+        states.append(state.proxy)
+        return x
+
+    torch_make_fx(function)(torch.ones(1), state)
+    assert states[0].node.op == "placeholder"
 
 
 def _count_at_least_three(x: Tensor) -> Tensor:

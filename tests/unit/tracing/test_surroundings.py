@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch._decomp import core_aten_decompositions, get_decompositions
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
@@ -95,8 +96,12 @@ def test_a_decomposition_is_recorded_in_place_of_its_operator(mode: Any) -> None
     assert not targets & {aten._softmax.default, aten.silu.default, aten.sigmoid.default}
 
 
+def fake_mode(mode: str) -> FakeTensorMode:
+    return FakeTensorMode(shape_env=ShapeEnv() if mode == "symbolic" else None)
+
+
 def test_an_outer_fake_mode_is_used(mode: Any) -> None:
-    with FakeTensorMode() as fake:
+    with fake_mode(mode) as fake:
         inputs = [fake.from_tensor(value) for value in pair()]
         ours = hopyard.make_fx(network, tracing_mode=mode)(*inputs)
         assert_same_graph(ours, torch_make_fx(network, tracing_mode=mode)(*inputs))
@@ -105,11 +110,13 @@ def test_an_outer_fake_mode_is_used(mode: Any) -> None:
 
 
 def test_fake_inputs_bring_their_mode(mode: Any) -> None:
-    fake = FakeTensorMode()
-    inputs = [fake.from_tensor(value) for value in pair()]
-    ours = hopyard.make_fx(network, tracing_mode=mode)(*inputs)
-    assert_same_graph(ours, torch_make_fx(network, tracing_mode=mode)(*inputs))
-    assert next(iter(ours.graph.nodes)).meta["val"].fake_mode is fake
+    captures = []
+    for make_fx in (hopyard.make_fx, torch_make_fx):
+        fake = fake_mode(mode)
+        inputs = [fake.from_tensor(value) for value in pair()]
+        captures.append(make_fx(network, tracing_mode=mode)(*inputs))
+        assert next(iter(captures[-1].graph.nodes)).meta["val"].fake_mode is fake
+    assert_same_graph(*captures)
 
 
 def test_a_fake_input_may_be_captured_twice() -> None:

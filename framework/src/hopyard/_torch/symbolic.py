@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any as _Any
+
 from torch.fx.experimental.sym_node import SymNode as SymNode
 from torch.fx.experimental.symbolic_shapes import (
     GuardOnDataDependentSymNode as GuardOnDataDependentSymNode,
@@ -12,7 +14,19 @@ from torch.fx.experimental.symbolic_shapes import (
 )
 from torch.fx.experimental.symbolic_shapes import is_accessor_node as is_accessor_node
 from torch.fx.experimental.symbolic_shapes import statically_known_true as statically_known_true
+from torch.fx.passes.runtime_assert import (
+    insert_deferred_runtime_asserts as insert_deferred_runtime_asserts,
+)
 from torch.utils._sympy.interp import handlers as expression_handlers
+
+
+def input_source(name: str) -> _Any:
+    """Return where a symbol comes from: an input of this name."""
+    # Importing Dynamo takes seconds, and only symbols need it.
+    from torch._dynamo.source import ConstantSource
+
+    return ConstantSource(name)
+
 
 __all__ = [
     "GuardOnDataDependentSymNode",
@@ -20,6 +34,8 @@ __all__ = [
     "SymNode",
     "compute_unbacked_bindings",
     "expression_handlers",
+    "input_source",
+    "insert_deferred_runtime_asserts",
     "is_accessor_node",
     "statically_known_true",
 ]

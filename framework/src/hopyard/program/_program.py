@@ -20,7 +20,7 @@ from torch.export.graph_signature import (
 )
 from torch.fx import Graph, GraphModule, Node
 
-from hopyard_hookspecs import Finding
+from hopyard_hookspecs import Finding, Report
 
 from .._graph_copy import copy_graph_module
 from ..errors import InputError, ProgramError, VerificationError
@@ -59,6 +59,7 @@ class Program:
         convention: The structure of arguments and results.
         range_constraints: Least and greatest values of the symbols in the graph's metadata.
         findings: What safeguards reported without refusing the capture.
+        reports: What modes reported about the graph as it was captured, by the mode's name.
         manifest: Versions of what made the program.
     """
 
@@ -72,6 +73,7 @@ class Program:
         convention: CallingConvention,
         range_constraints: RangeConstraints | None = None,
         findings: Sequence[Finding] = (),
+        reports: Mapping[str, Report] | None = None,
         manifest: Manifest,
     ) -> None:
         self.graph_module = graph_module
@@ -81,6 +83,7 @@ class Program:
         self.convention = convention
         self.range_constraints = dict(range_constraints or {})
         self.findings = tuple(findings)
+        self.reports = dict(reports or {})
         self.manifest = manifest
         self._written = frozenset(written_operands(signature))
         self._inputs = tuple(
@@ -149,6 +152,7 @@ class Program:
             "convention": self.convention,
             "range_constraints": self.range_constraints,
             "findings": self.findings,
+            "reports": self.reports,
             "manifest": self.manifest,
         }
         return Program(**{**kept, **parts})

@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+from ._assumptions import assert_same_assumptions as assert_same_assumptions
+from ._assumptions import describe_assumptions as describe_assumptions
 from ._compare import assert_same_graph as assert_same_graph
 from ._describe import describe_graph as describe_graph
 from ._description import AtomDescription as AtomDescription

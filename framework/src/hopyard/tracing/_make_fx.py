@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch.fx import GraphModule
 from torch.nn import Module
 
@@ -15,8 +16,8 @@ from hopyard_hookspecs import TracingMode as TracingModeName
 
 from .._torch.graphs import PyTreeCodeGen, PyTreeInfo
 from .._torch.pytree import TreeSpec, tree_flatten, tree_unflatten
-from ..errors import UnknownNameError, UnsupportedError, UsageError
-from ._inputs import fake_mode_for, fakify
+from ..errors import UnknownNameError, UsageError
+from ._inputs import fake_mode_for, fakify, refuse_transformed, symbolize
 from ._mode import DecompositionTable
 from ._tracer import Placeholder, Tracer, TracingOptions, suspended
 from .provenance._locations import StackTraces
@@ -46,7 +47,9 @@ def make_fx(
     Args:
         function: A function, module or other callable of positional arguments.
         decomposition_table: Operators to record as what they decompose into.
-        tracing_mode: `"real"` computes with the inputs' data, `"fake"` with shapes only.
+        tracing_mode: `"real"` computes with the inputs' data, `"fake"` with shapes only,
+            `"symbolic"` with sizes and integers as symbols. What was assumed of them is in
+            `shape_env` of the result.
         _allow_non_fake_inputs: Whether a fake capture may mix real tensors with fake ones.
         pre_dispatch: Whether to record above autograd and autocast instead of below.
         record_module_stack: Whether `node.meta` names the modules that a node was made in. As with
@@ -62,22 +65,29 @@ def make_fx(
 
     Raises:
         UnknownNameError: `tracing_mode` is another word.
-        UnsupportedError: A symbolic capture is asked for.
         UsageError: The example inputs do not fit the function's signature (when called).
         CaptureError: The function cannot be captured (when called).
     """
     if tracing_mode not in TRACING_MODES:
         raise UnknownNameError("tracing mode", tracing_mode, TRACING_MODES)
-    _refuse_unsupported(tracing_mode)
 
+    # Dynamo, if it compiles whoever calls this, must not look into the tracer.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     @functools.wraps(function)
     def traced(*args: Any) -> GraphModule:
         values, spec = tree_flatten(args)
+        refuse_transformed(values, "an example input")
         fake_mode = None
-        if tracing_mode == "fake":
-            fake_mode = fake_mode_for(values, allow_non_fake_inputs=_allow_non_fake_inputs)
+        symbolic = tracing_mode == "symbolic"
+        if tracing_mode != "real":
+            fake_mode = fake_mode_for(
+                values, allow_non_fake_inputs=_allow_non_fake_inputs, symbolic=symbolic
+            )
             with suspended():
-                values = fakify(values, fake_mode)
+                if symbolic or not fake_mode.static_shapes:
+                    values = symbolize(values, fake_mode, integers=symbolic)
+                else:
+                    values = fakify(values, fake_mode)
         options = TracingOptions(
             tracing_mode,
             fake_mode,
@@ -90,18 +100,13 @@ def make_fx(
             proxy_module_inputs=proxy_module_inputs,
             note_functions=not _disable_torch_fn_metadata_mode,
         )
-        return trace_function(Tracer(options), function, tree_unflatten(values, spec))
+        graph_module = trace_function(Tracer(options), function, tree_unflatten(values, spec))
+        if fake_mode is not None and symbolic:
+            graph_module.shape_env = fake_mode.shape_env
+        return graph_module
 
-    return traced
-
-
-def _refuse_unsupported(tracing_mode: TracingModeName) -> None:
-    if tracing_mode == "symbolic":
-        raise UnsupportedError(
-            "tracing_mode='symbolic' is not implemented yet",
-            hint="use torch.fx.experimental.proxy_tensor.make_fx meanwhile",
-            stage="make_fx",
-        )
+    captured: Callable[..., GraphModule] = traced
+    return captured
 
 
 def trace_function(

@@ -10,20 +10,19 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 
 from hopyard_hookspecs import TracingMode as TracingModeName
 
 from .._torch.dispatch import HigherOrderOperator
-from .._torch.fake import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-)
+from .._torch.fake import FakeTensorMode
 from .._torch.predispatch import enable_python_dispatcher, hide_state_recorder
 from .._torch.proxies import ProxyTorchDispatchMode, suspend_tracing
-from .._torch.symbolic import GuardOnDataDependentSymNode, ShapeEnv
-from ..errors import CaptureError, DataDependentError, HopyardError, UnsupportedError
+from .._torch.pytree import tree_leaves
+from .._torch.symbolic import ShapeEnv, insert_deferred_runtime_asserts
+from ..errors import CaptureError, HopyardError, UnsupportedError
+from ._explanations import explain
+from ._inputs import refuse_transformed
 from ._mode import DecompositionTable, TracingMode
 from ._techniques import Techniques
 from .bridge._reentry import announced
@@ -60,7 +59,7 @@ class TracingOptions:
     """How a capture and the captures of regions within it are done.
 
     Attributes:
-        tracing_mode: `"fake"` or `"real"`.
+        tracing_mode: `"fake"`, `"real"` or `"symbolic"`.
         fake_mode: Computes fake values; None in real captures.
         decompositions: Operators to record as what they decompose into.
         trace_rules: How to record higher-order operators, by name; overrides their own rules.
@@ -96,30 +95,51 @@ class Tracer:
     A tracer is used once. Regions inside the function are captured by tracers of their own, which
     share the fake mode and the options.
 
+    Args:
+        options: How the capture is done.
+        outer: The tracer of the function that this one's is a region of.
+        graph: A graph to add to; a new one by default.
+        root: The module that owns what the graph reads; a new one by default.
+
     Attributes:
         recorder: The graph under construction.
         options: How the capture is done.
         refusal: The first reason for which the capture must fail, also if the program catches it.
+        declined: The last operator that was left to a tensor subclass, and the subclass.
         enable_thunkify: Read and set by torch while it computes with symbolic numbers.
     """
 
-    def __init__(self, options: TracingOptions, outer: Tracer | None = None) -> None:
+    def __init__(
+        self,
+        options: TracingOptions,
+        outer: Tracer | None = None,
+        *,
+        graph: Graph | None = None,
+        root: torch.nn.Module | None = None,
+    ) -> None:
         self.options = options
         self._outer = outer
         techniques = options.techniques
+        if options.fake_mode is not None and options.fake_mode.propagate_real_tensors:
+            # What is made directly is fake only, with no real tensor behind it.
+            techniques = techniques.without("memory", "direct_values")
+        self._memory = techniques.memory
         values = ValueRecorder(
             options.fake_mode,
             direct=techniques.direct_values,
             above_transforms=options.pre_dispatch,
         )
-        self.recorder = Recorder(values, options.stack_traces, lazy_code=techniques.lazy_code)
+        self.recorder = Recorder(
+            values, options.stack_traces, lazy_code=techniques.lazy_code, graph=graph, root=root
+        )
         self.refusal: Exception | None = None
+        self.declined: tuple[str, str] | None = None
         self.enable_thunkify = False
         self._mode = TracingMode(self, options.decompositions)
 
     def new_calls(self) -> FakeCalls | RealCalls | None:
         """Return an empty memory of calls, for one decomposition table; None if switched off."""
-        if not self.options.techniques.memory:
+        if not self._memory:
             return None
         if self.options.fake_mode is None:
             return RealCalls(self.recorder)
@@ -159,23 +179,62 @@ class Tracer:
         Raises:
             CaptureError: The function raised, or did something that a graph cannot hold.
         """
-        try:
-            for placeholder, value in zip(placeholders, values, strict=True):
-                self.recorder.placeholder(placeholder.name, value, placeholder.default)
+        with self._explained():
             with self._surroundings():
+                with suspend_tracing():
+                    for placeholder, value in zip(placeholders, values, strict=True):
+                        self._add_input(placeholder, value)
                 output = function(*values)
                 if self.refusal is not None:
                     raise self.refusal
+                if self._outer is None:
+                    refuse_transformed(tree_leaves(output), "an output")
                 self.recorder.output(output, annotation)
             return self.recorder.finish(name)
+
+    @contextmanager
+    def recording(self) -> Generator[None, None, None]:
+        """Record what this thread does, instead of what a function does.
+
+        Inputs and the output are the caller's matter.
+
+        Raises:
+            CaptureError: The program raised, or did something that a graph cannot hold.
+        """
+        with self._explained(), self._surroundings():
+            yield
+            if self.refusal is not None:
+                raise self.refusal
+
+    @contextmanager
+    def _explained(self) -> Generator[None, None, None]:
+        """Let errors tell where and why, and forget in the end which node stands for what."""
+        try:
+            yield
         except HopyardError as error:
             if isinstance(error, CaptureError) and error.partial_graph is None:
                 error.partial_graph = self.recorder.graph
+                error.location = error.location or raising_location(error.__traceback__)
             raise
         except Exception as error:
-            raise self._explain(error) from error
+            explained = explain(error, self.declined)
+            explained.partial_graph = self.recorder.graph
+            raise explained from error
         finally:
             self.recorder.slots.clear()
+            self.recorder.objects.clear()
+
+    def _add_input(self, placeholder: Placeholder, value: Any) -> None:
+        try:
+            self.recorder.placeholder(placeholder.name, value, placeholder.default)
+        except CaptureError:
+            raise
+        except Exception as error:
+            raise UnsupportedError(
+                f"the example input {placeholder.name} cannot be described in a graph: {error}",
+                hint="pass the plain tensors that it is made from",
+                stage="capture",
+            ) from error
 
     def record_higher_order(
         self, operator: HigherOrderOperator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -216,7 +275,14 @@ class Tracer:
         inner = self.subtracer()
         placeholders = [Placeholder(f"arg{index}") for index in range(len(operands))]
         graph_module = inner.trace(body, operands, placeholders, name)
+        inner.check_when_run(graph_module)
         return lift_captured(graph_module, self._is_captured)
+
+    def check_when_run(self, graph_module: GraphModule) -> None:
+        """Let a body check what was promised of numbers that are only known when it runs."""
+        if self.shape_env is not None:
+            insert_deferred_runtime_asserts(graph_module, self.shape_env, "a region")
+            graph_module.recompile()
 
     def record_call(
         self,
@@ -253,12 +319,15 @@ class Tracer:
             stack.enter_context(_autocast_cache_disabled())
             if self.options.fake_mode is not None:
                 stack.enter_context(self.options.fake_mode)
-                # Above autograd the tracer sees an operator once; the fake mode sees what it calls.
-                if self.options.techniques.single_memory and not pre_dispatch:
+                # Above autograd the tracer sees an operator once; the fake mode sees what it calls,
+                # and may remember that unless the look-up would add guards.
+                remembers = pre_dispatch and self.options.tracing_mode == "fake"
+                if self.options.techniques.single_memory and not remembers:
                     stack.enter_context(_own_cache_disabled(self.options.fake_mode))
             if pre_dispatch:
                 separate_threads()
                 admit_all(TracingMode)
+            if pre_dispatch or self.options.tracing_mode == "symbolic":
                 stack.enter_context(enable_python_dispatcher())
             for surrounding in self.options.surroundings:
                 stack.enter_context(surrounding())
@@ -267,34 +336,6 @@ class Tracer:
             stack.enter_context(self._mode)
             stack.enter_context(announced(self))
             yield
-
-    def _explain(self, error: Exception) -> CaptureError:
-        location = raising_location(error.__traceback__)
-        explained: CaptureError
-        if isinstance(error, (DataDependentOutputException, DynamicOutputShapeException)):
-            explained = DataDependentError(
-                f"{error.func} depends on the values of a tensor, which a fake capture lacks",
-                hint="keep the value in a tensor, or compute it outside the captured function",
-                stage="capture",
-                location=location,
-            )
-        elif isinstance(error, GuardOnDataDependentSymNode):
-            explained = DataDependentError(
-                "the program decides by a number that is only known when it runs: "
-                f"{error.cond} cannot be decided here",
-                hint="use torch.where or torch.cond, or promise the answer with torch._check",
-                stage="capture",
-                location=location,
-            )
-        else:
-            explained = CaptureError(
-                f"the captured function raised {type(error).__name__}: {error}",
-                hint="it must run on the example inputs without hopyard as well",
-                stage="capture",
-                location=location,
-            )
-        explained.partial_graph = self.recorder.graph
-        return explained
 
 
 def refuse_lost_gradient(captured: Tensor) -> None:

@@ -22,7 +22,7 @@ class Metadata:
         offset: Offset into the storage, in elements.
         dtype: Element type.
         device: The device, the fake one for a fake tensor.
-        nbytes: Size of the storage.
+        nbytes: Size of the storage; None if it was not looked at.
         plain: What `meta["tensor_meta"]` says of a tensor that does not require grad.
         trained: What it says of one that does.
     """
@@ -38,13 +38,13 @@ class Metadata:
         "trained",
     )
 
-    def __init__(self, tensor: Tensor) -> None:
+    def __init__(self, tensor: Tensor, nbytes: int | None) -> None:
         self.shape = tuple(tensor.shape)
         self.stride = tensor.stride()
         self.offset = int(tensor.storage_offset())
         self.dtype = tensor.dtype
         self.device = tensor.device
-        self.nbytes = tensor.untyped_storage().nbytes()
+        self.nbytes = nbytes
         described: TensorMetadata = extract_tensor_metadata(tensor)
         self.plain = described._replace(requires_grad=False)
         self.trained = described._replace(requires_grad=True)
@@ -72,9 +72,16 @@ class Metadata:
 
 
 class MetadataTable:
-    """The metadata seen in one trace."""
+    """The metadata seen in one trace.
 
-    def __init__(self) -> None:
+    Args:
+        storages: Whether to tell tensors apart by the sizes of their storages. Looking at a storage
+            counts as a use of it for as long as it lives, and autograd adds gradients in place only
+            if nobody else uses their storage.
+    """
+
+    def __init__(self, *, storages: bool = True) -> None:
+        self._storages = storages
         self._known: dict[tuple[Any, ...], Metadata] = {}
 
     def of(self, tensor: Tensor) -> Metadata | None:
@@ -89,15 +96,22 @@ class MetadataTable:
             return None
         if tensor.is_conj() or tensor.is_neg():
             return None
+        try:
+            nbytes = tensor.untyped_storage().nbytes() if self._storages else None
+        except NotImplementedError:
+            # A tensor of a function transform has no storage of its own.
+            return None
+        if type(nbytes) not in (int, type(None)):
+            return None
         key = (
             tensor.shape,
             tensor.stride(),
             tensor.storage_offset(),
             tensor.dtype,
             tensor.device,
-            tensor.untyped_storage().nbytes(),
+            nbytes,
         )
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = Metadata(tensor)
+            known = self._known[key] = Metadata(tensor, nbytes)
         return known

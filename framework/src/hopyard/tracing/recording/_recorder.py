@@ -8,19 +8,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, GraphModule, Node, Proxy
 from torch.nn import Module, Parameter
 
 from ..._torch.dispatch import OpOverload
 from ..._torch.graphs import LazyGraphModule
+from ..._torch.objects import BackwardState
+from ..._torch.proxies import are_slots_kept
 from ..._torch.symbolic import ShapeEnv, compute_unbacked_bindings
-from ...errors import UnsupportedError
 from ..memory._metadata import Metadata
 from ..provenance._locations import StackTraces
 from ..symbols._tracker import Deferred, SymbolTracker, is_symbolic
 from ._cleanup import merge_symbols, remove_unused_symbols
+from ._leaks import new_slots
+from ._leaves import lower_leaf
 from ._nodes import NodeWriter
-from ._slots import Slot, TensorSlots
+from ._objects import ObjectSlots, is_constant_object, is_object
+from ._slots import Slot
 from ._values import ValueRecorder
 
 _ATOMS = (
@@ -42,11 +46,20 @@ _ATOMS = (
 class Recorder:
     """Builds one graph.
 
+    Args:
+        values: Writes node metadata.
+        stack_traces: Writes the source lines of calls; None if they are not wanted.
+        lazy_code: Whether to generate code when somebody reads or runs it.
+        graph: A graph to add to; a new one by default.
+        root: The module that owns what it reads; a new one by default.
+
     Attributes:
         graph: The graph so far.
         root: The module that owns what `get_attr` nodes read: tensor constants and bodies of
             regions.
         slots: Which node stands for which tensor.
+        objects: Which node stands for which script object or opaque object.
+        fx_tracer: The tracer as code written for fx's expects it; set by who makes one.
         values: Writes node metadata.
         nodes: Appends nodes.
         symbols: Which node stands for which symbolic number.
@@ -59,10 +72,14 @@ class Recorder:
         stack_traces: StackTraces | None = None,
         *,
         lazy_code: bool = True,
+        graph: Graph | None = None,
+        root: Module | None = None,
     ) -> None:
-        self.graph = Graph()
-        self.root = Module()
-        self.slots = TensorSlots()
+        self.graph = Graph() if graph is None else graph
+        self.root = Module() if root is None else root
+        self.slots = new_slots()
+        self.objects = ObjectSlots()
+        self.fx_tracer: Any = None
         self.values = values
         self.stack_traces = stack_traces
         self._module_class = LazyGraphModule if lazy_code else GraphModule
@@ -70,12 +87,18 @@ class Recorder:
         self.symbols = SymbolTracker(self.graph)
         self._names: dict[OpOverload, str] = {}
         self._constants: dict[int, tuple[Tensor, str]] = {}
+        self._object_names: dict[Any, str] = {}
 
     def placeholder(self, name: str, value: Any, default: tuple[Any, ...] = ()) -> Node:
         """Add an input. `default` is empty or holds the default value of the parameter."""
         node = self.graph.create_node("placeholder", name, default, {})
-        if isinstance(value, Tensor):
-            self.slots.set_input(value, self._slot(value, node))
+        self._give(value, node)
+        return node
+
+    def read(self, target: str, value: Any) -> Node:
+        """Add the read of an attribute that the root has, and let it stand for `value`."""
+        node = self.graph.create_node("get_attr", target, (), {})
+        self._give(value, node)
         return node
 
     def call(
@@ -110,16 +133,32 @@ class Recorder:
         """Let `node` stand for `value` from now on; the items of a container get nodes of their
         own.
         """
-        if isinstance(value, Tensor):
-            self.slots.set(value, self._slot(value, node, constant))
-        elif is_symbolic(value):
-            self.values.annotate(node, value)
-            self.symbols.track(value, Deferred.made(node))
+        if isinstance(value, Tensor) or is_symbolic(value) or is_object(value):
+            self.stand_for(value, node, constant)
         elif isinstance(value, (list, tuple, dict)):
             self.values.annotate(node, value)
             items = value.items() if isinstance(value, dict) else enumerate(value)
             for key, item in items:
                 self.track(item, self.item(node, key), None if constant is None else constant[key])
+        elif isinstance(value, BackwardState):
+            self.values.annotate(node, value)
+            value.proxy = Proxy(node, self.fx_tracer)
+
+    def stand_for(self, value: Any, node: Node, constant: Tensor | None = None) -> None:
+        """Let `node` stand for a tensor, number or object, and describe it as what `node` computes.
+
+        A tensor of the program keeps its node while slots are kept.
+        """
+        if isinstance(value, Tensor):
+            slot = self._slot(value, node, constant)
+            if not (are_slots_kept() and self.slots.get(value) is not None):
+                self.slots.set(value, slot)
+            return
+        self.values.annotate(node, value)
+        if is_symbolic(value):
+            self.symbols.track(value, Deferred.made(node))
+        elif not is_constant_object(value):
+            self.objects.set(value, node)
 
     def bind_symbols(self, node: Node, value: Any, shape_env: ShapeEnv | None) -> None:
         """Note on `node` which unbacked symbols came into being in its value, and where.
@@ -169,11 +208,15 @@ class Recorder:
             return slice(*[self.lower(item) for item in (value.start, value.stop, value.step)])
         if isinstance(value, Module):
             return self._submodule(value)
-        raise UnsupportedError(
-            f"a graph cannot hold a value of type {type(value).__qualname__}",
-            hint="pass it as an input, or compute it outside the captured function",
-            stage="capture",
-        )
+        return lower_leaf(value, self)
+
+    def constant(self, value: Any, base: str) -> Node:
+        """Return a node that reads `value` from an attribute whose name starts with `base`."""
+        name = self._object_names.get(value)
+        if name is None:
+            name = self._object_names[value] = self._fresh_name(base)
+            setattr(self.root, name, value)
+        return self.graph.create_node("get_attr", name, (), {})
 
     def attach(self, module: Module, base: str) -> str:
         """Make `module` an attribute of the root under a fresh name starting with `base`."""
@@ -187,6 +230,13 @@ class Recorder:
             remove_unused_symbols(self.graph)
             merge_symbols(self.graph)
         return self._module_class(self.root, self.graph, name)
+
+    def _give(self, value: Any, node: Node) -> None:
+        """Let `node` stand for a value of the caller's."""
+        if isinstance(value, Tensor):
+            self.slots.set_input(value, self._slot(value, node))
+        elif not isinstance(value, _ATOMS):
+            self.track(value, node)
 
     def _slot(self, tensor: Tensor, node: Node, constant: Tensor | None = None) -> Slot:
         metadata = self.values.annotate(node, tensor)
