@@ -85,12 +85,13 @@ def make_fx(
         values, spec = tree_flatten(args)
         refuse_transformed(values, "an example input")
         fake_mode = None
-        given_mode = detect_fake_mode(values)
+        own_fakes = False
         symbolic = tracing_mode == "symbolic"
         if tracing_mode != "real":
             fake_mode = fake_mode_for(
                 values, allow_non_fake_inputs=_allow_non_fake_inputs, symbolic=symbolic
             )
+            own_fakes = detect_fake_mode(values) is None
             with suspended():
                 if symbolic or not fake_mode.static_shapes:
                     values = symbolize(values, fake_mode, integers=symbolic)
@@ -110,7 +111,7 @@ def make_fx(
         )
         graph_module = trace_function(Tracer(options), function, tree_unflatten(values, spec))
         if pre_dispatch:
-            warn_of_hidden_tensors(graph_module, fakes=fake_mode is not given_mode)
+            warn_of_hidden_tensors(graph_module, fakes=own_fakes)
         if fake_mode is not None and symbolic:
             graph_module.shape_env = fake_mode.shape_env
         return graph_module

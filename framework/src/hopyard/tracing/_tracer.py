@@ -28,6 +28,7 @@ from ._techniques import Techniques
 from .bridge._reentry import announced
 from .bridge._regions import Region, lift_captured
 from .memory._calls import FakeCalls, RealCalls
+from .memory._propagation import Propagation
 from .memory._trained_calls import CallsAboveAutograd
 from .predispatch._functions import StateRecorder
 from .predispatch._modes import separate_threads
@@ -137,15 +138,18 @@ class Tracer:
         self.enable_thunkify = False
         self._mode = TracingMode(self, options.decompositions)
 
-    def new_calls(self) -> FakeCalls | RealCalls | None:
+    def new_calls(self, decompositions: DecompositionTable) -> FakeCalls | RealCalls | None:
         """Return an empty memory of calls, for one decomposition table; None if switched off."""
         if not self._memory:
             return None
-        if self.options.fake_mode is None:
-            return RealCalls(self.recorder)
+        fake_mode = self.options.fake_mode
+        if fake_mode is None:
+            return RealCalls(self.recorder, decompositions)
         if self.options.pre_dispatch:
-            return CallsAboveAutograd(self.recorder)
-        return FakeCalls(self.recorder)
+            return CallsAboveAutograd(self.recorder, decompositions)
+        direct = self.options.techniques.direct_propagation and Propagation.suits(fake_mode)
+        propagation = Propagation(self.recorder.values.fakes) if direct else None
+        return FakeCalls(self.recorder, decompositions, propagation)
 
     @property
     def shape_env(self) -> ShapeEnv | None:
@@ -179,11 +183,11 @@ class Tracer:
         Raises:
             CaptureError: The function raised, or did something that a graph cannot hold.
         """
-        with self._explained():
+        with self._explained(), self._computing():
+            with suspend_tracing():
+                for placeholder, value in zip(placeholders, values, strict=True):
+                    self._add_input(placeholder, value)
             with self._surroundings():
-                with suspend_tracing():
-                    for placeholder, value in zip(placeholders, values, strict=True):
-                        self._add_input(placeholder, value)
                 output = function(*values)
                 if self.refusal is not None:
                     raise self.refusal
@@ -201,7 +205,7 @@ class Tracer:
         Raises:
             CaptureError: The program raised, or did something that a graph cannot hold.
         """
-        with self._explained(), self._surroundings():
+        with self._explained(), self._computing(), self._surroundings():
             yield
             if self.refusal is not None:
                 raise self.refusal
@@ -309,7 +313,8 @@ class Tracer:
         return self._outer is not None and self._outer._is_captured(value)
 
     @contextmanager
-    def _surroundings(self) -> Generator[None, None, None]:
+    def _computing(self) -> Generator[None, None, None]:
+        """Enter what values are computed with."""
         pre_dispatch = self.options.pre_dispatch
         with ExitStack() as stack:
             if self._outer is None:
@@ -329,9 +334,15 @@ class Tracer:
                 admit_all(TracingMode)
             if pre_dispatch or self.options.tracing_mode == "symbolic":
                 stack.enter_context(enable_python_dispatcher())
+            yield
+
+    @contextmanager
+    def _surroundings(self) -> Generator[None, None, None]:
+        """Enter what sees the user's code: modes of plugins, then the tracer's own."""
+        with ExitStack() as stack:
             for surrounding in self.options.surroundings:
                 stack.enter_context(surrounding())
-            if pre_dispatch:
+            if self.options.pre_dispatch:
                 stack.enter_context(StateRecorder(self, self._mode))
             stack.enter_context(self._mode)
             stack.enter_context(announced(self))
