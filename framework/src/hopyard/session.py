@@ -106,7 +106,7 @@ class Session:
         kwargs: Mapping[str, Any] | None = None,
         *,
         modes: Iterable[str] = (),
-        policies: Mapping[str, Policy] | None = None,
+        policy: Policy | Mapping[str, Policy] | None = None,
         decompositions: DecompositionTable | None = None,
     ) -> Program:
         """Capture a module or function as a program.
@@ -122,7 +122,7 @@ class Session:
             kwargs: Keyword example inputs.
             modes: Names of modes to use besides those that are always used. What they report is in
                 the program's `reports`.
-            policies: What becomes of safeguards' findings, by hazard code.
+            policy: What becomes of safeguards' findings: of all, or by hazard code.
             decompositions: Operators to record as what they decompose into, for example
                 `torch.export.default_decompositions()`.
 
@@ -139,7 +139,7 @@ class Session:
         request = CaptureRequest(target, args, dict(kwargs or {}))
         self.plugins.notify("hopyard_before_capture", request=request)
         try:
-            program = self._capture(request, modes, policies or {}, decompositions or {})
+            program = self._capture(request, modes, policy, decompositions or {})
         except BaseException as error:
             self._report_failure(request, error)
             raise
@@ -299,14 +299,17 @@ class Session:
         self,
         request: CaptureRequest,
         modes: Iterable[str],
-        policies: Mapping[str, Policy],
+        policy: Policy | Mapping[str, Policy] | None,
         decompositions: DecompositionTable,
     ) -> Program:
         from .program import CaptureOptions, capture
         from .safeguards import Observer, WatchList
 
         findings: list[Finding] = []
-        observer = Observer(WatchList.of(self.safeguards.values()), policies, findings)
+        watched = WatchList.of(self.safeguards.values())
+        if isinstance(policy, Policy):
+            policy = dict.fromkeys(watched.hazards, policy)
+        observer = Observer(watched, policy or {}, findings)
         entered = self._modes(request, modes)
         options = CaptureOptions(
             manifest=self.manifest(),

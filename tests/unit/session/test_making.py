@@ -158,7 +158,7 @@ def test_installed_plugins_can_be_chosen() -> None:
         (lambda session: session.hop("test_making__mime"), "test_making__mine"),
         (lambda session: session.backend("mime"), "mine"),
         (lambda session: session.capture(len, (), modes=["mime"]), "mine"),
-        (lambda session: session.capture(len, (), policies={"TM010": None}), "TM001"),
+        (lambda session: session.capture(len, (), policy={"TM010": None}), "TM001"),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_closest(ask: Any, closest: str) -> None:

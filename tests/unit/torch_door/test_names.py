@@ -1138,3 +1138,12 @@ def _promises_become_operators() -> None:
     exporting.rebind_unbacked(shape_env, bound, again)
     assert again.node.expr == symbol
     assert shape_env.unbacked_renamings == {again.node._expr: symbol}
+
+
+@check("pytree.registered_containers")
+def _containers_by_the_name_in_files() -> None:
+    spec = pytree.tree_flatten({"a": [1]})[1]
+    written = pytree.treespec_dumps(spec)
+    for kind in (dict, list):
+        (name,) = (each for each, known in pytree.registered_containers.items() if known is kind)
+        assert f'"{name}"' in written
