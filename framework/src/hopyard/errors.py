@@ -21,6 +21,9 @@
         ├── InputError           called with inputs it was not captured for
         └── ArtifactError        a file could not be written, read or trusted
 
+    UserWarning
+    └── CaptureWarning           a graph was captured that may misrepresent its program
+
 A message reads ``who [distribution version]: what happened; what to do``. Its parts are also
 attributes, so that nobody has to parse text.
 """
@@ -222,6 +225,10 @@ class DataDependentError(CaptureError):
 
 class UnsupportedError(CaptureError):
     """The program uses something the tracer cannot carry."""
+
+
+class CaptureWarning(UserWarning):
+    """A graph was captured as torch would, and may misrepresent the program."""
 
 
 class PassError(HopyardError):

@@ -174,8 +174,14 @@ class Session:
         self._check_names(pipeline)
         return run(pipeline, program, self)
 
-    def load(self, path: str | PathLike[str]) -> Program:
+    def load(self, path: str | PathLike[str], *, trust: bool = False) -> Program:
         """Read a program that :meth:`Program.save` wrote, without executing anything in the file.
+
+        Args:
+            path: A `.pt2` file.
+            trust: Whether to accept a file that holds native code besides, compiled by AOTInductor
+                or lowered for ExecuTorch. It is not run here either;
+                `torch._inductor.aoti_load_package` runs it. Pickles are refused regardless.
 
         Raises:
             ArtifactError: The file is missing, damaged, of another kind, or contains code.
@@ -184,7 +190,7 @@ class Session:
         from .program import load_program
 
         self._bind_hops()
-        return load_program(path, self.hops, self._inactive)
+        return load_program(path, self.hops, self._inactive, trust=trust)
 
     def from_exported_program(self, exported: ExportedProgram) -> Program:
         """Return a program of `torch.export` as a program of this session; tensors are shared.
@@ -336,9 +342,9 @@ class Session:
             bind(entry.value)
 
 
-def load(path: str | PathLike[str]) -> Program:
+def load(path: str | PathLike[str], *, trust: bool = False) -> Program:
     """Read a program with the plugins that are installed; see :meth:`Session.load`."""
-    return Session().load(path)
+    return Session().load(path, trust=trust)
 
 
 def _itself(mode: _Entered) -> _Entered:

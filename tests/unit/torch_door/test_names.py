@@ -364,6 +364,53 @@ def _forbidden() -> None:
         tensor.data_ptr()
 
 
+@check(
+    "fake.decomposition_table",
+    "fake.meta_table",
+    "fake.is_decomposed_when_fake",
+)
+def _ways_of_the_fake_mode() -> None:
+    assert aten.addmm.default in fake.decomposition_table
+    assert aten.addmm.default not in fake.meta_table
+    assert fake.is_decomposed_when_fake(aten.addmm.default)
+    assert aten.mm.default in fake.meta_table
+    assert not fake.is_decomposed_when_fake(aten.mul.Tensor)
+    mode = fake.FakeTensorMode()
+    assert mode.cpp_meta_supports_symint(aten.detach.default)
+    assert not mode.cpp_meta_supports_symint(aten.addmm.default)
+    assert mode.propagate_real_tensors is False
+    x = mode.from_tensor(torch.ones(2))
+    assert (x.constant, x.fake_device) == (None, torch.device("cpu"))
+
+
+@check("fake.fake_rules", "fake.fake_rules_by_kind")
+def _rules_of_the_fake_mode() -> None:
+    mode = fake.FakeTensorMode()
+    x = mode.from_tensor(torch.ones(2, 3))
+    assert fake.fake_rules[aten.view.default](mode, aten.view.default, x, [6]).shape == (6,)
+    assert [rule for applies, rule in fake.fake_rules_by_kind if applies(aten._foreach_abs.default)]
+    assert [rule for applies, rule in fake.fake_rules_by_kind if applies(aten.view.default)]
+    assert not [rule for applies, rule in fake.fake_rules_by_kind if applies(aten.mm.default)]
+
+
+@check("fake.is_tensor_constructor", "fake.like_constructors")
+def _constructors() -> None:
+    assert fake.is_tensor_constructor(aten.zeros.default)
+    assert not fake.is_tensor_constructor(aten.zeros_like.default)
+    assert aten.zeros_like.default in fake.like_constructors
+
+
+@check("fake.has_fake_kernel")
+def _fake_kernels() -> None:
+    with torch.library._scoped_library("hopyard_names", "DEF") as library:
+        library.define("same(Tensor x) -> Tensor")
+        operator = torch.ops.hopyard_names.same.default
+        assert not fake.has_fake_kernel(operator)
+        torch.library.register_fake("hopyard_names::same", torch.empty_like, lib=library)
+        assert fake.has_fake_kernel(operator)
+    assert not fake.has_fake_kernel(aten.mm.default)
+
+
 @check("fake.unset_fake_temporarily")
 def _unset() -> None:
     with fake.FakeTensorMode() as mode:
@@ -390,6 +437,11 @@ def _attention() -> None:
     forward = flops.attention_flops(*sizes)
     assert forward == 2 * (2 * 4) * 5 * 7 * (8 + 8)
     assert 2 * flops.attention_backward_flops(sizes[0], *sizes) == 5 * forward
+
+
+@check("exporting.DTYPES_IN_FILES")
+def _dtypes() -> None:
+    assert exporting.DTYPES_IN_FILES[7] is torch.float32
 
 
 # graphs

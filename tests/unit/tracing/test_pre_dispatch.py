@@ -15,6 +15,7 @@ from torch import Tensor
 from torch._dispatch.python import enable_python_dispatcher
 from torch._higher_order_ops.scan import scan
 from torch._ops import mode_stack_state_for_pre_dispatch
+from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
@@ -23,7 +24,7 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 import hopyard
-from hopyard.errors import CaptureError, UnsupportedError
+from hopyard.errors import CaptureError, CaptureWarning, UnsupportedError
 from hopyard.hops import bind
 from hopyard.testing import assert_same_graph
 from hopyard_hookspecs import Hop
@@ -385,16 +386,45 @@ TRANSFORMS = [
 
 
 @pytest.mark.parametrize("mode", ["fake", "real"])
+@pytest.mark.filterwarnings("ignore::hopyard.errors.CaptureWarning")
 @pytest.mark.parametrize("program", TRANSFORMS)
 def test_a_graph_with_transforms_is_torchs(program: Callable[..., Any], mode: str) -> None:
     same_as_torch(program, mode)
 
 
+@pytest.mark.filterwarnings("ignore::hopyard.errors.CaptureWarning")
 @pytest.mark.parametrize("program", TRANSFORMS[2:4])
 def test_a_graph_with_gradients_is_torchs_while_exporting(
     program: Callable[..., Any], exporting: None
 ) -> None:
     same_as_torch(program, "fake")
+
+
+HIDDEN = [
+    pytest.param(lambda x: torch.vmap(lambda row: row.sin())(x), ["fake", "real"], id="vmap"),
+    pytest.param(torch.func.grad(lambda y: y.sin().sum()), ["fake", "real"], id="grad"),
+    pytest.param(lambda x: x.data.sin(), ["fake"], id="data"),
+    pytest.param(
+        lambda x: torch.autograd.grad(x.softmax(0).sum(), x), ["fake"], id="saved for backward"
+    ),
+]
+
+
+@pytest.mark.parametrize(("program", "modes"), HIDDEN)
+def test_a_constant_that_nobody_saw_made_is_warned_of(
+    program: Callable[[Tensor], Any], modes: list[str]
+) -> None:
+    for mode in modes:
+        with pytest.warns(CaptureWarning, match="_tensor_constant0") as caught:
+            captured(hopyard.make_fx, program, mode, inputs(requires_grad=True))
+        assert caught[0].filename == __file__
+
+
+def test_a_fake_tensor_that_was_there_before_is_no_reason_to_warn() -> None:
+    fake_mode = FakeTensorMode()
+    x, closed_over = fake_mode.from_tensor(inputs()), fake_mode.from_tensor(torch.ones(4))
+    graph_module = captured(hopyard.make_fx, lambda x: x + closed_over, "fake", x)
+    assert graph_module._tensor_constant0 is closed_over
 
 
 def test_a_custom_operator_is_kept(mode: str) -> None:

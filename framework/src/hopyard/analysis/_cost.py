@@ -31,8 +31,8 @@ class Cost:
     written: Amount = 0
 
     @property
-    def bytes(self) -> Amount:
-        """Bytes moved: read and written."""
+    def moved(self) -> Amount:
+        """Bytes read and written."""
         return self.read + self.written
 
     def __add__(self, other: Cost) -> Cost:
@@ -162,7 +162,7 @@ def _costliest(branches: list[tuple[CallCost, ...]]) -> tuple[CallCost, ...]:
     best, best_cost = branches[0], total(each.total for each in branches[0])
     for branch in branches[1:]:
         cost = total(each.total for each in branch)
-        key = "bytes" if cost.flops == best_cost.flops else "flops"
+        key = "moved" if cost.flops == best_cost.flops else "flops"
         more = getattr(cost, key) > getattr(best_cost, key)
         if more in (True, sympy.true):
             best, best_cost = branch, cost

@@ -147,7 +147,7 @@ def _row(name: str, kind: str, costs: Sequence[CallCost]) -> Row:
 
 
 def _order(cost: Cost) -> tuple[float, float]:
-    return _typical(cost.flops), _typical(cost.bytes)
+    return _typical(cost.flops), _typical(cost.moved)
 
 
 def _typical(number: Amount) -> float:

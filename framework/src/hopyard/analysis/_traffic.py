@@ -120,4 +120,4 @@ def _tensors(tree: Any) -> Iterator[TensorSpec]:
 
 
 def _bytes(tensors: list[TensorSpec]) -> Amount:
-    return sum(tensor.bytes for tensor in tensors)
+    return sum(tensor.memory for tensor in tensors)

@@ -60,14 +60,14 @@ class TensorSpec:
 
     @property
     def elements(self) -> Amount:
-        """Number of elements that are apart in memory: one where a dimension is expanded."""
+        """Number of elements that are apart in memory, which those of an expanded one are not."""
         strides = self.strides or (1,) * len(self.shape)
         apart = [size for size, stride in zip(self.shape, strides, strict=True) if stride != 0]
         return math.prod(apart)
 
     @property
-    def bytes(self) -> Amount:
-        """Number of bytes of those elements."""
+    def memory(self) -> Amount:
+        """Number of bytes that those elements take."""
         return self.elements * self.dtype.itemsize
 
     def dim(self) -> int:

@@ -14,12 +14,14 @@ from torch.nn import Module
 
 from hopyard_hookspecs import TracingMode as TracingModeName
 
+from .._torch.fake import detect_fake_mode
 from .._torch.graphs import PyTreeCodeGen, PyTreeInfo
 from .._torch.pytree import TreeSpec, tree_flatten, tree_unflatten
 from ..errors import UnknownNameError, UsageError
 from ._inputs import fake_mode_for, fakify, refuse_transformed, symbolize
 from ._mode import DecompositionTable
 from ._tracer import Placeholder, Tracer, TracingOptions, suspended
+from .predispatch._hidden import warn_of_hidden_tensors
 from .provenance._locations import StackTraces
 
 TRACING_MODES: tuple[TracingModeName, ...] = ("fake", "real", "symbolic")
@@ -51,7 +53,9 @@ def make_fx(
             `"symbolic"` with sizes and integers as symbols. What was assumed of them is in
             `shape_env` of the result.
         _allow_non_fake_inputs: Whether a fake capture may mix real tensors with fake ones.
-        pre_dispatch: Whether to record above autograd and autocast instead of below.
+        pre_dispatch: Whether to record above autograd and autocast instead of below: composite
+            operators as they are, changes of the grad mode and autocast regions as nodes, and what
+            function transforms do while a program is exported.
         record_module_stack: Whether `node.meta` names the modules that a node was made in. As with
             torch, that takes a function with an attribute `_orig_mod`, which is the outermost of
             them.
@@ -67,6 +71,9 @@ def make_fx(
         UnknownNameError: `tracing_mode` is another word.
         UsageError: The example inputs do not fit the function's signature (when called).
         CaptureError: The function cannot be captured (when called).
+
+    Warns:
+        CaptureWarning: The graph holds constants that a capture above autograd has not seen made.
     """
     if tracing_mode not in TRACING_MODES:
         raise UnknownNameError("tracing mode", tracing_mode, TRACING_MODES)
@@ -78,6 +85,7 @@ def make_fx(
         values, spec = tree_flatten(args)
         refuse_transformed(values, "an example input")
         fake_mode = None
+        given_mode = detect_fake_mode(values)
         symbolic = tracing_mode == "symbolic"
         if tracing_mode != "real":
             fake_mode = fake_mode_for(
@@ -101,6 +109,8 @@ def make_fx(
             note_functions=not _disable_torch_fn_metadata_mode,
         )
         graph_module = trace_function(Tracer(options), function, tree_unflatten(values, spec))
+        if pre_dispatch:
+            warn_of_hidden_tensors(graph_module, fakes=fake_mode is not given_mode)
         if fake_mode is not None and symbolic:
             graph_module.shape_env = fake_mode.shape_env
         return graph_module

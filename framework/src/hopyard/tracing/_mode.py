@@ -35,7 +35,9 @@ from .._torch.pytree import tree_flatten, tree_leaves
 from ..errors import CaptureError, DataDependentError, UnsupportedError
 from ._explanations import note_failure
 from .bridge._torch_tracer import TorchTracer
-from .memory._calls import MISSING, Call, FakeCalls, RealCalls, needs_exact_strides
+from .memory._calls import Call, FakeCalls, RealCalls
+from .memory._operators import needs_exact_strides
+from .memory._propagation import MISSING
 from .provenance._locations import current_location
 from .recording._constants import ConstantFolder
 
@@ -120,7 +122,8 @@ class TracingMode(ProxyTorchDispatchMode):
     ) -> Generator[DecompositionTable, None, None]:
         """Use another decomposition table for a while."""
         previous = self.decomposition_table, self.calls
-        self.decomposition_table, self.calls = decomposition_table or {}, self._new_calls()
+        self.decomposition_table = decomposition_table or {}
+        self.calls = self._new_calls()
         try:
             yield self.decomposition_table
         finally:
@@ -128,7 +131,9 @@ class TracingMode(ProxyTorchDispatchMode):
 
     def _new_calls(self) -> FakeCalls | RealCalls | None:
         # The memory does not know of the marks that emulating casts leaves on nodes.
-        return None if self.emulate_precision_casts else self._capture.new_calls()
+        if self.emulate_precision_casts:
+            return None
+        return self._capture.new_calls(self.decomposition_table)
 
     def __sym_dispatch__(
         self,

@@ -28,6 +28,7 @@ from ._techniques import Techniques
 from .bridge._reentry import announced
 from .bridge._regions import Region, lift_captured
 from .memory._calls import FakeCalls, RealCalls
+from .memory._propagation import Propagation
 from .memory._trained_calls import CallsAboveAutograd
 from .predispatch._functions import StateRecorder
 from .predispatch._modes import separate_threads
@@ -137,15 +138,18 @@ class Tracer:
         self.enable_thunkify = False
         self._mode = TracingMode(self, options.decompositions)
 
-    def new_calls(self) -> FakeCalls | RealCalls | None:
+    def new_calls(self, decompositions: DecompositionTable) -> FakeCalls | RealCalls | None:
         """Return an empty memory of calls, for one decomposition table; None if switched off."""
         if not self._memory:
             return None
-        if self.options.fake_mode is None:
-            return RealCalls(self.recorder)
+        fake_mode = self.options.fake_mode
+        if fake_mode is None:
+            return RealCalls(self.recorder, decompositions)
         if self.options.pre_dispatch:
-            return CallsAboveAutograd(self.recorder)
-        return FakeCalls(self.recorder)
+            return CallsAboveAutograd(self.recorder, decompositions)
+        direct = self.options.techniques.direct_propagation and Propagation.suits(fake_mode)
+        propagation = Propagation(self.recorder.values.fakes) if direct else None
+        return FakeCalls(self.recorder, decompositions, propagation)
 
     @property
     def shape_env(self) -> ShapeEnv | None:

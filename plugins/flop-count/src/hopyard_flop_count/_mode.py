@@ -8,11 +8,11 @@ from typing import Any
 from torch.fx import GraphModule
 
 from hopyard.analysis import Call, CallCost, CostReport, cost_of, cost_of_calls, specified, written
-from hopyard.modes import TorchDispatchMode
+from hopyard.modes import OperatorMode
 from hopyard_hookspecs import CaptureRequest, Report
 
 
-class FlopCount(TorchDispatchMode):
+class FlopCount(OperatorMode):
     """Counts what the program does while it is captured.
 
     A capture runs on fake tensors, so an operator is noted with the sizes of its operands and of
@@ -21,9 +21,6 @@ class FlopCount(TorchDispatchMode):
     Args:
         request: What is captured.
     """
-
-    supports_higher_order_operators = True
-    """A region operator reaches this mode as one call, and is kept in the graph."""
 
     def __init__(self, request: CaptureRequest) -> None:
         super().__init__()
@@ -48,7 +45,7 @@ class FlopCount(TorchDispatchMode):
         """Report what a run of the graph costs, and what ran in vain."""
         cost = cost_of(graph_module)
         total = cost.total
-        moved = written(total.bytes, "B")
+        moved = written(total.moved, "B")
         summary = f"{written(total.flops, 'FLOP')}, {moved} moved"
         if cost.gaps:
             summary += f", {len(cost.gaps)} not counted"
