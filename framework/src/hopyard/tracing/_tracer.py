@@ -184,16 +184,16 @@ class Tracer:
             CaptureError: The function raised, or did something that a graph cannot hold.
         """
         with self._explained():
-            with self._surroundings():
-                with suspend_tracing():
-                    for placeholder, value in zip(placeholders, values, strict=True):
-                        self._add_input(placeholder, value)
-                output = function(*values)
-                if self.refusal is not None:
-                    raise self.refusal
-                if self._outer is None:
-                    refuse_transformed(tree_leaves(output), "an output")
-                self.recorder.output(output, annotation)
+            with self._engine():
+                # Modes of the session are for the program; how its inputs are read is none of it.
+                self._add_inputs(placeholders, values)
+                with self._surroundings():
+                    output = function(*values)
+                    if self.refusal is not None:
+                        raise self.refusal
+                    if self._outer is None:
+                        refuse_transformed(tree_leaves(output), "an output")
+                    self.recorder.output(output, annotation)
             return self.recorder.finish(name)
 
     @contextmanager
@@ -205,7 +205,7 @@ class Tracer:
         Raises:
             CaptureError: The program raised, or did something that a graph cannot hold.
         """
-        with self._explained(), self._surroundings():
+        with self._explained(), self._engine(), self._surroundings():
             yield
             if self.refusal is not None:
                 raise self.refusal
@@ -228,17 +228,19 @@ class Tracer:
             self.recorder.slots.clear()
             self.recorder.objects.clear()
 
-    def _add_input(self, placeholder: Placeholder, value: Any) -> None:
-        try:
-            self.recorder.placeholder(placeholder.name, value, placeholder.default)
-        except CaptureError:
-            raise
-        except Exception as error:
-            raise UnsupportedError(
-                f"the example input {placeholder.name} cannot be described in a graph: {error}",
-                hint="pass the plain tensors that it is made from",
-                stage="capture",
-            ) from error
+    def _add_inputs(self, placeholders: Sequence[Placeholder], values: Sequence[Any]) -> None:
+        for (name, default), value in zip(placeholders, values, strict=True):
+            try:
+                with suspend_tracing():
+                    self.recorder.placeholder(name, value, default)
+            except CaptureError:
+                raise
+            except Exception as error:
+                raise UnsupportedError(
+                    f"the example input {name} cannot be described in a graph: {error}",
+                    hint="pass the plain tensors that it is made from",
+                    stage="capture",
+                ) from error
 
     def record_higher_order(
         self, operator: HigherOrderOperator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -313,7 +315,8 @@ class Tracer:
         return self._outer is not None and self._outer._is_captured(value)
 
     @contextmanager
-    def _surroundings(self) -> Generator[None, None, None]:
+    def _engine(self) -> Generator[None, None, None]:
+        """Compute as the capture does, and record nothing yet."""
         pre_dispatch = self.options.pre_dispatch
         with ExitStack() as stack:
             if self._outer is None:
@@ -333,9 +336,15 @@ class Tracer:
                 admit_all(TracingMode)
             if pre_dispatch or self.options.tracing_mode == "symbolic":
                 stack.enter_context(enable_python_dispatcher())
+            yield
+
+    @contextmanager
+    def _surroundings(self) -> Generator[None, None, None]:
+        """Record what the program does, under what the session puts around it."""
+        with ExitStack() as stack:
             for surrounding in self.options.surroundings:
                 stack.enter_context(surrounding())
-            if pre_dispatch:
+            if self.options.pre_dispatch:
                 stack.enter_context(StateRecorder(self, self._mode))
             stack.enter_context(self._mode)
             stack.enter_context(announced(self))
