@@ -340,8 +340,16 @@ def enters_a_fake_mode(x: Tensor, y: Tensor) -> Tensor:
         return total + 1
 
 
+# A fake capture that meets another fake mode on the way keeps to its own, where torch's fails.
 @pytest.mark.parametrize(
-    "program", [adds_a_foreign_fake, enters_a_fake_mode], ids=lambda p: p.__name__
+    ("program", "mode"),
+    [
+        (adds_a_foreign_fake, "fake"),
+        (adds_a_foreign_fake, "real"),
+        (adds_a_foreign_fake, "symbolic"),
+        (enters_a_fake_mode, "real"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
 )
 def test_mixed_fake_modes_are_refused_where_they_meet(
     program: Callable[..., Any], mode: Any
