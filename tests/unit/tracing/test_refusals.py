@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch._ops import HigherOrderOperator
 from torch._subclasses import FakeTensorMode
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
 
 import hopyard
@@ -340,16 +341,8 @@ def enters_a_fake_mode(x: Tensor, y: Tensor) -> Tensor:
         return total + 1
 
 
-# A fake capture that meets another fake mode on the way keeps to its own, where torch's fails.
 @pytest.mark.parametrize(
-    ("program", "mode"),
-    [
-        (adds_a_foreign_fake, "fake"),
-        (adds_a_foreign_fake, "real"),
-        (adds_a_foreign_fake, "symbolic"),
-        (enters_a_fake_mode, "real"),
-    ],
-    ids=lambda value: getattr(value, "__name__", value),
+    "program", [adds_a_foreign_fake, enters_a_fake_mode], ids=lambda p: p.__name__
 )
 def test_mixed_fake_modes_are_refused_where_they_meet(
     program: Callable[..., Any], mode: Any
@@ -363,6 +356,21 @@ def test_mixed_fake_modes_are_refused_where_they_meet(
     several = mode != "real"
     assert ("several fake modes" in raised.value.message) == several
     assert ("real tensor together with fake" in raised.value.message) != several
+
+
+def test_without_its_fake_mode_a_program_gets_real_tensors(as_torch: Any) -> None:
+    def program(x: Tensor, y: Tensor) -> Tensor:
+        for _ in range(2):
+            kinds.append(type(torch.ones(3)))
+        with unset_fake_temporarily():
+            kinds.append(type(torch.ones(3)))
+        return x * 2
+
+    kinds: list[type] = []
+    as_torch(program, fresh=values)
+    theirs, ours = kinds[:3], kinds[3:]
+    assert ours == theirs
+    assert ours[2] is Tensor
 
 
 def test_fake_inputs_of_two_modes_in_a_real_capture() -> None:
