@@ -360,8 +360,7 @@ def test_mixed_fake_modes_are_refused_where_they_meet(
 
 def test_without_its_fake_mode_a_program_gets_real_tensors(as_torch: Any) -> None:
     def program(x: Tensor, y: Tensor) -> Tensor:
-        for _ in range(2):
-            kinds.append(type(torch.ones(3)))
+        kinds.extend([type(torch.ones(3)), type(torch.ones(3))])
         with unset_fake_temporarily():
             kinds.append(type(torch.ones(3)))
         return x * 2
