@@ -25,7 +25,15 @@ from hopyard.testing import assert_same_assumptions, assert_same_graph
 
 SEED = 2026
 PRE_DISPATCH = "pre-dispatch "
-MODES = ("real", "fake", "symbolic", "integers", PRE_DISPATCH + "real", PRE_DISPATCH + "fake")
+MODES = (
+    "real",
+    "fake",
+    "symbolic",
+    "integers",
+    PRE_DISPATCH + "real",
+    PRE_DISPATCH + "fake",
+    PRE_DISPATCH + "symbolic",
+)
 """How programs are captured. With "integers", whole numbers are inputs of a symbolic capture."""
 HIDDEN = "what only autograd or a transform computes is a constant of a graph above both"
 FAKES_DIFFER = "torch's fake tensors have other strides than its real ones"
@@ -152,7 +160,7 @@ def equal_terms(mode: str) -> contextlib.AbstractContextManager[Any]:
     torch keeps fake results for all captures of a process. Looking one up adds guards, spelled
     differently, to a symbolic capture; ours does without.
     """
-    if mode not in ("symbolic", "integers"):
+    if mode.removeprefix(PRE_DISPATCH) not in ("symbolic", "integers"):
         return contextlib.nullcontext()
     context: contextlib.AbstractContextManager[Any] = torch._dynamo.config.patch(
         fake_tensor_cache_enabled=False

@@ -123,7 +123,7 @@ def repeated(operator: Callable[..., Any]) -> Callable[..., Any]:
 
 def report(results: dict[Case, Verdict]) -> None:
     """Print what agreed, what was not computed, and what differs."""
-    print(f"{'':24}{'mode':18}{'form':7}" + "".join(f"{each.value:>21}" for each in Outcome))
+    print(f"{'':24}{'mode':22}{'form':7}" + "".join(f"{each.value:>21}" for each in Outcome))
     for database, mode, form in itertools.product(DATABASES, MODES, FORMS):
         found = [
             verdict
@@ -133,7 +133,7 @@ def report(results: dict[Case, Verdict]) -> None:
         if found:
             counts = Counter(verdict.outcome for verdict in found)
             numbers = "".join(f"{counts[each]:21}" for each in Outcome)
-            print(f"{database:24}{mode:18}{form:7}{numbers}")
+            print(f"{database:24}{mode:22}{form:7}{numbers}")
     reasons = Counter(v.not_computed for v in results.values() if v.not_computed)
     for reason, count in reasons.items():
         print(f"numbers not compared in {count} cases: {reason}")

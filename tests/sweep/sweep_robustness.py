@@ -87,7 +87,7 @@ def main() -> int:
         except AssertionError as error:
             failures += 1
             told = f"FAILS: {error}"
-        print(f"{name:8}{mode:18}{time.perf_counter() - start:6.0f} s   {told}", flush=True)
+        print(f"{name:8}{mode:22}{time.perf_counter() - start:6.0f} s   {told}", flush=True)
     return failures
 
 

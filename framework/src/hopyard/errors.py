@@ -21,6 +21,9 @@
         ├── InputError           called with inputs it was not captured for
         └── ArtifactError        a file could not be written, read or trusted
 
+    UserWarning
+    └── CaptureWarning           a graph was captured that may misrepresent its program
+
 A message reads ``who [distribution version]: what happened; what to do``. Its parts are also
 attributes, so that nobody has to parse text.
 """
@@ -174,11 +177,27 @@ class DuplicateNameError(PluginError):
 class CaptureError(HopyardError):
     """A program could not be captured.
 
+    Args:
+        operator: The operator that failed, for example `"aten.mul.Tensor"`; "" if none did.
+
     Attributes:
         partial_graph: What had been recorded when the capture failed, if anything had.
     """
 
     partial_graph: Graph | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        plugin: Provider | None = None,
+        stage: str = "",
+        location: SourceLocation | None = None,
+        operator: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint, plugin=plugin, stage=stage, location=location)
+        self.operator = operator
 
 
 class SafeguardError(CaptureError):
@@ -206,6 +225,10 @@ class DataDependentError(CaptureError):
 
 class UnsupportedError(CaptureError):
     """The program uses something the tracer cannot carry."""
+
+
+class CaptureWarning(UserWarning):
+    """A graph was captured as torch would, and may misrepresent the program."""
 
 
 class PassError(HopyardError):

@@ -19,16 +19,26 @@ from hopyard_hookspecs import (
     Mode,
     Pass,
     Policy,
+    Report,
     Safeguard,
     TraceRule,
 )
 
 from .errors import CaptureError, HopyardError, PluginError, UnknownNameError, UsageError
 from .pipeline import Pipeline
-from .plugins import PluginManager, PluginStatus, Registered, distribution_for, resolve
+from .plugins import (
+    KERNEL,
+    PluginManager,
+    PluginStatus,
+    Registered,
+    distribution_for,
+    kernel,
+    resolve,
+)
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
+    from torch.fx import GraphModule
 
     from .hops import Operator
     from .pipeline import PipelineResult
@@ -75,7 +85,7 @@ class Session:
         strict: bool = True,
     ) -> None:
         self.plugins = PluginManager(
-            plugins=plugins, discover=discover, allow=allow, deny=deny, strict=strict
+            plugins=(kernel(), *plugins), discover=discover, allow=allow, deny=deny, strict=strict
         )
         self.modes = self._collect("mode", "hopyard_register_modes", "name", Mode)
         self.hops = self._collect("higher-order operator", "hopyard_register_hops", "name", Hop)
@@ -96,7 +106,7 @@ class Session:
         kwargs: Mapping[str, Any] | None = None,
         *,
         modes: Iterable[str] = (),
-        policies: Mapping[str, Policy] | None = None,
+        policy: Policy | Mapping[str, Policy] | None = None,
         decompositions: DecompositionTable | None = None,
     ) -> Program:
         """Capture a module or function as a program.
@@ -110,8 +120,9 @@ class Session:
             target: A module or function.
             args: Positional example inputs.
             kwargs: Keyword example inputs.
-            modes: Names of modes to use besides those that are always used.
-            policies: What becomes of safeguards' findings, by hazard code.
+            modes: Names of modes to use besides those that are always used. What they report is in
+                the program's `reports`.
+            policy: What becomes of safeguards' findings: of all, or by hazard code.
             decompositions: Operators to record as what they decompose into, for example
                 `torch.export.default_decompositions()`.
 
@@ -128,7 +139,7 @@ class Session:
         request = CaptureRequest(target, args, dict(kwargs or {}))
         self.plugins.notify("hopyard_before_capture", request=request)
         try:
-            program = self._capture(request, modes, policies or {}, decompositions or {})
+            program = self._capture(request, modes, policy, decompositions or {})
         except BaseException as error:
             self._report_failure(request, error)
             raise
@@ -171,8 +182,14 @@ class Session:
         self._check_names(pipeline)
         return run(pipeline, program, self)
 
-    def load(self, path: str | PathLike[str]) -> Program:
+    def load(self, path: str | PathLike[str], *, trust: bool = False) -> Program:
         """Read a program that :meth:`Program.save` wrote, without executing anything in the file.
+
+        Args:
+            path: A `.pt2` file.
+            trust: Whether to accept a file that holds native code besides, compiled by AOTInductor
+                or lowered for ExecuTorch. It is not run here either;
+                `torch._inductor.aoti_load_package` runs it. Pickles are refused regardless.
 
         Raises:
             ArtifactError: The file is missing, damaged, of another kind, or contains code.
@@ -181,7 +198,7 @@ class Session:
         from .program import load_program
 
         self._bind_hops()
-        return load_program(path, self.hops, self._inactive)
+        return load_program(path, self.hops, self._inactive, trust=trust)
 
     def from_exported_program(self, exported: ExportedProgram) -> Program:
         """Return a program of `torch.export` as a program of this session; tensors are shared.
@@ -241,7 +258,9 @@ class Session:
         from .program import Manifest
 
         active = [
-            info.provider for info in self.plugins.infos if info.status is PluginStatus.ACTIVE
+            info.provider
+            for info in self.plugins.infos
+            if info.status is PluginStatus.ACTIVE and info.provider.plugin != KERNEL
         ]
         return Manifest(version("hopyard"), str(torch.__version__), tuple(active))
 
@@ -280,14 +299,18 @@ class Session:
         self,
         request: CaptureRequest,
         modes: Iterable[str],
-        policies: Mapping[str, Policy],
+        policy: Policy | Mapping[str, Policy] | None,
         decompositions: DecompositionTable,
     ) -> Program:
         from .program import CaptureOptions, capture
         from .safeguards import Observer, WatchList
 
         findings: list[Finding] = []
-        observer = Observer(WatchList.of(self.safeguards.values()), policies, findings)
+        watched = WatchList.of(self.safeguards.values())
+        if isinstance(policy, Policy):
+            policy = dict.fromkeys(watched.hazards, policy)
+        observer = Observer(watched, policy or {}, findings)
+        entered = self._modes(request, modes)
         options = CaptureOptions(
             manifest=self.manifest(),
             decompositions=decompositions,
@@ -295,7 +318,7 @@ class Session:
                 name: resolve(entry.value.rule, entry.provider)  # type: ignore[misc]
                 for name, entry in self.trace_rules.items()
             },
-            surroundings=(*self._modes(request, modes), lambda: observer),
+            surroundings=(*(partial(_itself, mode) for mode in entered), lambda: observer),
             findings=findings,
         )
         try:
@@ -306,16 +329,16 @@ class Session:
             raise observer.refusal from error
         if observer.refusal is not None:
             raise observer.refusal
+        for mode in entered:
+            program.reports |= mode.reports(program.graph_module)
         return program
 
-    def _modes(
-        self, request: CaptureRequest, names: Iterable[str]
-    ) -> list[Callable[[], AbstractContextManager[Any]]]:
+    def _modes(self, request: CaptureRequest, names: Iterable[str]) -> list[_Entered]:
         requested = {name: self.lookup("mode", name, self.modes) for name in names}
         default = {name: entry for name, entry in self.modes.items() if entry.value.default}
         chosen = {**default, **requested}
-        in_order = sorted(chosen.values(), key=lambda entry: (entry.value.order, entry.value.name))
-        return [partial(_Entered, entry, request) for entry in in_order]
+        in_order = sorted(chosen.values(), key=_place)
+        return [_Entered(entry, request) for entry in in_order]
 
     def _report_failure(self, request: CaptureRequest, error: BaseException) -> None:
         try:
@@ -332,30 +355,47 @@ class Session:
             bind(entry.value)
 
 
-def load(path: str | PathLike[str]) -> Program:
+def load(path: str | PathLike[str], *, trust: bool = False) -> Program:
     """Read a program with the plugins that are installed; see :meth:`Session.load`."""
-    return Session().load(path)
+    return Session().load(path, trust=trust)
+
+
+def _place(entry: Registered[Mode]) -> tuple[bool, int, str]:
+    """Return where a mode stands: below the framework's own are only those of torch."""
+    return entry.provider.plugin != KERNEL, entry.value.order, entry.value.name
+
+
+def _itself(mode: _Entered) -> _Entered:
+    return mode
 
 
 class _Entered(AbstractContextManager[None]):
-    """A plugin's mode: its failures are the plugin's, and it cannot hide those of others."""
+    """A plugin's mode: its failures are the plugin's, and it cannot hide those of others.
+
+    It is entered around the user's code, and once more around the body of each region, with a
+    context manager of its own every time.
+    """
 
     def __init__(self, entry: Registered[Mode], request: CaptureRequest) -> None:
         self._entry = entry
         self._factory: Any = resolve(entry.value.factory, entry.provider)
         self._request = request
-        self._mode: Any = None
+        self._outermost: Any = None
+        self._inside: list[Any] = []
 
     def __enter__(self) -> None:
         try:
-            self._mode = self._factory(self._request)
-            self._mode.__enter__()
+            mode = self._factory(self._request)
+            mode.__enter__()
         except Exception as error:
             raise self._broken(error) from error
+        if self._outermost is None:
+            self._outermost = mode
+        self._inside.append(mode)
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         try:
-            self._mode.__exit__(kind, error, traceback)
+            self._inside.pop().__exit__(kind, error, traceback)
         except Exception as another:
             if another is error:
                 return
@@ -363,6 +403,18 @@ class _Entered(AbstractContextManager[None]):
             if error is None:
                 raise broken from another
             error.add_note(f"and then {broken}")
+
+    def reports(self, graph_module: GraphModule) -> dict[str, Report]:
+        """Return what the mode reports, under its name."""
+        if not self._entry.value.reports:
+            return {}
+        try:
+            report = self._outermost.report(graph_module)
+            if not isinstance(report, Report):
+                raise TypeError(f"its report is a {type(report).__name__}")
+        except Exception as error:
+            raise self._broken(error) from error
+        return {self._entry.value.name: report}
 
     def _broken(self, error: Exception) -> PluginError:
         return PluginError(

@@ -22,6 +22,8 @@ from .hops import Hop as Hop
 from .hops import HopKind as HopKind
 from .hops import TraceRule as TraceRule
 from .modes import Mode as Mode
+from .modes import Report as Report
+from .modes import ReportingMode as ReportingMode
 from .passes import GraphPass as GraphPass
 from .passes import Pass as Pass
 from .passes import PassKind as PassKind

@@ -132,6 +132,18 @@ FACTORIES = """
     def does_not_run():
         return Net(), (torch.ones(5, 7),)
 
+    def only_module():
+        return Net()
+
+    def only_args():
+        return (torch.randn(5, 4),)
+
+    def only_function():
+        return lambda x, *, scale: torch.cumsum(x, 0) * scale
+
+    def args_and_kwargs():
+        return (torch.ones(3),), {"scale": 2.0}
+
     SIZE = 3
 """
 

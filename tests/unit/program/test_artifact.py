@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import pickle
 import random
+import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -20,10 +23,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 import hopyard
 from hopyard import Program
 from hopyard.errors import ArtifactError, ProgramError, UnknownNameError
+from hopyard.program._abandoned import in_use
 from hopyard_hookspecs import Hop, hookimpl
 
 GRAPH = "models/model.json"
@@ -154,6 +159,48 @@ PICKLES: dict[str, Callable[[Members, Any], Members]] = {
     "compiled code": lambda m, p: {**m, "data/aotinductor/model/model.so": torch_pickle(p)},
     "lowered code": lambda m, p: {**m, "data/executorch/model.pte": torch_pickle(p)},
 }
+
+
+OF_WHICH_THE_ERROR_SPEAKS = {
+    "sample inputs": SAMPLES,
+    "weight": f"linear.weight in {WEIGHTS}",
+    "constant": f"lifted_tensor_0 in {CONSTANTS}",
+    "custom object": "data/constants/custom_obj_0",
+    "weights of an older version": "data/weights/model.pt",
+    "second model": "models/b.json",
+    "compiled code": "data/aotinductor/model/model.so",
+    "lowered code": "data/executorch/model.pte",
+}
+
+
+@pytest.mark.parametrize("place", OF_WHICH_THE_ERROR_SPEAKS)
+def test_a_refusal_names_the_member(
+    session: hopyard.Session, members: Members, tmp_path: Path, mark: Path, place: str
+) -> None:
+    path = write(tmp_path / "evil.pt2", PICKLES[place](members, Payload(mark)))
+    with pytest.raises(ArtifactError) as raised:
+        session.load(path)
+    assert OF_WHICH_THE_ERROR_SPEAKS[place] in raised.value.message
+
+
+@pytest.mark.parametrize("place", PICKLES)
+def test_trust_is_for_native_code_only_and_does_not_run_it(
+    session: hopyard.Session,
+    members: Members,
+    tmp_path: Path,
+    mark: Path,
+    program: Program,
+    place: str,
+) -> None:
+    path = write(tmp_path / "evil.pt2", PICKLES[place](members, Payload(mark)))
+    if place in ("compiled code", "lowered code"):
+        given = torch.randn(2, 3)
+        loaded = session.load(path, trust=True)
+        torch.testing.assert_close(loaded(2, given), program(2, given))
+    else:
+        with pytest.raises(ArtifactError, match="run code"):
+            session.load(path, trust=True)
+    assert not mark.exists()
 
 
 @pytest.mark.parametrize("place", PICKLES)
@@ -403,6 +450,86 @@ def test_a_compressed_member_is_refused(
         session.load(path)
 
 
+def test_a_file_that_claims_to_be_larger_than_it_is_is_refused(
+    session: hopyard.Session, members: Members, tmp_path: Path
+) -> None:
+    """Members that overlap are how a small file unpacks to a large one."""
+    path = write(tmp_path / "bomb.pt2", members)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("good/extra/zeros", bytes(1000))
+        archive.infolist()[-1].file_size = archive.infolist()[-1].compress_size = 10**9
+        archive._didModify = True
+    with pytest.raises(ArtifactError, match="larger than the file"):
+        session.load(path)
+
+
+def test_a_link_is_refused(
+    session: hopyard.Session, members: Members, tmp_path: Path, mark: Path
+) -> None:
+    path = write(tmp_path / "evil.pt2", members)
+    link = zipfile.ZipInfo("good/extra/link")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(link, str(mark))
+    with pytest.raises(ArtifactError, match="good/extra/link is a link"):
+        session.load(path)
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "good/../../evil", "good/extra/../../e"])
+def test_nothing_is_written_outside(
+    session: hopyard.Session, members: Members, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    path = write(folder / "evil.pt2", members)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, b"evil")
+    with contextlib.suppress(ArtifactError):
+        session.load(path)
+    assert sorted(each.name for each in tmp_path.rglob("*")) == ["evil.pt2", "in"]
+
+
+@pytest.mark.parametrize(
+    ("member", "content"),
+    [
+        ("byteorder", {"little": b"big", "big": b"little"}[sys.byteorder]),
+        ("byteorder", b""),
+        ("archive_version", b"99"),
+        ("archive_format", b"pt3"),
+        (".data/version", b"99"),
+    ],
+)
+def test_a_file_of_another_version_is_refused(
+    session: hopyard.Session, members: Members, tmp_path: Path, member: str, content: bytes
+) -> None:
+    with pytest.raises(ArtifactError, match=r"it\.pt2"):
+        session.load(write(tmp_path / "it.pt2", {**members, member: content}))
+
+
+def test_what_a_later_torch_wrote_says_so(
+    session: hopyard.Session, members: Members, tmp_path: Path
+) -> None:
+    later = edited(members[GRAPH], lambda data: data["schema_version"].update(major=99))
+    manifest = edited(members["extra/hopyard.json"], lambda data: data.update(torch="99.0"))
+    changed = {**members, GRAPH: later, "extra/hopyard.json": manifest}
+    with pytest.raises(ArtifactError) as raised:
+        session.load(write(tmp_path / "it.pt2", changed))
+    assert "torch 99.0" in raised.value.hint
+    assert str(torch.__version__) in raised.value.hint
+
+
+def test_a_file_cut_anywhere_is_refused(
+    session: hopyard.Session, members: Members, tmp_path: Path
+) -> None:
+    good = write(tmp_path / "good.pt2", members).read_bytes()
+    path = tmp_path / "it.pt2"
+    directory = good.rindex(b"PK\x01\x02")
+    for length in (*range(0, directory, 97), *range(directory, len(good))):
+        path.write_bytes(good[:length])
+        with pytest.raises(ArtifactError, match=r"it\.pt2"):
+            session.load(path)
+
+
 def test_the_format_of_older_versions_is_refused(
     session: hopyard.Session, tmp_path: Path, mark: Path, members: Members
 ) -> None:
@@ -606,6 +733,50 @@ def test_a_failing_save_leaves_the_old_file(
     assert list(tmp_path.iterdir()) == [path]
 
 
+KILLED = """
+import os, signal, sys, torch, hopyard
+
+def save(exported, target, **options):
+    open(target, "wb").write(b"half")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+torch.export.save = save
+program = hopyard.Session(discover=False).capture(torch.relu, (torch.ones(2),))
+program.save(sys.argv[1])
+"""
+
+
+def test_what_a_killed_save_leaves_behind_is_removed_by_the_next(
+    program: Program, tmp_path: Path
+) -> None:
+    path = tmp_path / "it.pt2"
+    path.write_bytes(b"the old bytes")
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert done.returncode == -signal.SIGTERM
+    assert path.read_bytes() == b"the old bytes"
+    (left,) = set(tmp_path.iterdir()) - {path}
+    program.save(path)
+    assert left.exists(), "it might be one that was just made"
+    os.utime(left, (0, 0))
+    program.save(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_save_is_still_writing_stays(program: Program, tmp_path: Path) -> None:
+    folder, other, link = (tmp_path / name for name in (".hopyard-x", "y", ".hopyard-z"))
+    folder.mkdir()
+    other.mkdir()
+    link.symlink_to(other)
+    with in_use(folder):
+        os.utime(folder, (0, 0))
+        program.save(tmp_path / "it.pt2")
+        assert folder.exists()
+    os.utime(folder, (0, 0))
+    os.utime(other, (0, 0))
+    program.save(tmp_path / "it.pt2")
+    assert {each.name for each in tmp_path.iterdir()} == {"it.pt2", "y", ".hopyard-z"}
+
+
 def test_a_folder_that_is_not_there(program: Program, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError) as raised:
         program.save(tmp_path / "none" / "it.pt2")
@@ -730,3 +901,28 @@ torch.testing.assert_close(hopyard.load(sys.argv[1])(2, given)["y"].detach(), ex
     command = [sys.executable, "-W", "error", "-c", code, str(path), str(tmp_path / "values.pt")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+class Pair:
+    def __init__(self, *items: Tensor) -> None:
+        self.items = items
+
+
+def test_a_container_that_is_not_registered_here_is_named(
+    session: hopyard.Session, tmp_path: Path
+) -> None:
+    pytree.register_pytree_node(
+        Pair,
+        lambda pair: (list(pair.items), None),
+        lambda items, _: Pair(*items),
+        serialized_type_name="some.package.Pair",
+    )
+    try:
+        program = session.capture(lambda a: Pair(a, a + 1), (torch.ones(2),))
+        program.save(tmp_path / "it.pt2")
+        assert session.load(tmp_path / "it.pt2")(torch.ones(2)).items[1].tolist() == [2, 2]
+    finally:
+        pytree._deregister_pytree_node(Pair)
+    with pytest.raises(ArtifactError, match=r"some\.package\.Pair") as raised:
+        session.load(tmp_path / "it.pt2")
+    assert "some.package," in raised.value.hint

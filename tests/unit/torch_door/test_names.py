@@ -17,6 +17,7 @@ from unittest import mock
 import pytest
 import torch
 from torch import Tensor, fx, nn
+from torch._library.opaque_object import OpaqueBase, register_opaque_type
 from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
 
 from hopyard import _torch as door
@@ -25,8 +26,12 @@ from hopyard._torch import (
     dispatch,
     exporting,
     fake,
+    flops,
     graphs,
+    inductor,
+    objects,
     predispatch,
+    provenance,
     proxies,
     pytree,
     symbolic,
@@ -145,6 +150,25 @@ def _below_autograd() -> None:
     with dispatch.below_autograd():
         assert not (x * 2).requires_grad
     assert (x * 2).requires_grad
+
+
+@check("dispatch.keep_from_dynamo")
+def _kept_from_dynamo() -> None:
+    compiled: list[Any] = []
+
+    def count(graph_module: Any, inputs: Any) -> Any:
+        compiled.append(graph_module)
+        return graph_module.forward
+
+    def inside(x: Tensor) -> Tensor:
+        return x + 1
+
+    def outside(x: Tensor) -> Tensor:
+        return inside(x) * 2
+
+    dispatch.keep_from_dynamo(outside)
+    assert torch.compile(outside, backend=count)(torch.ones(1)).tolist() == [4]
+    assert compiled == []
 
 
 @check("dispatch.DispatchKey")
@@ -341,6 +365,53 @@ def _forbidden() -> None:
         tensor.data_ptr()
 
 
+@check(
+    "fake.decomposition_table",
+    "fake.meta_table",
+    "fake.is_decomposed_when_fake",
+)
+def _ways_of_the_fake_mode() -> None:
+    assert aten.addmm.default in fake.decomposition_table
+    assert aten.addmm.default not in fake.meta_table
+    assert fake.is_decomposed_when_fake(aten.addmm.default)
+    assert aten.mm.default in fake.meta_table
+    assert not fake.is_decomposed_when_fake(aten.mul.Tensor)
+    mode = fake.FakeTensorMode()
+    assert mode.cpp_meta_supports_symint(aten.detach.default)
+    assert not mode.cpp_meta_supports_symint(aten.addmm.default)
+    assert mode.propagate_real_tensors is False
+    x = mode.from_tensor(torch.ones(2))
+    assert (x.constant, x.fake_device) == (None, torch.device("cpu"))
+
+
+@check("fake.fake_rules", "fake.fake_rules_by_kind")
+def _rules_of_the_fake_mode() -> None:
+    mode = fake.FakeTensorMode()
+    x = mode.from_tensor(torch.ones(2, 3))
+    assert fake.fake_rules[aten.view.default](mode, aten.view.default, x, [6]).shape == (6,)
+    assert [rule for applies, rule in fake.fake_rules_by_kind if applies(aten._foreach_abs.default)]
+    assert [rule for applies, rule in fake.fake_rules_by_kind if applies(aten.view.default)]
+    assert not [rule for applies, rule in fake.fake_rules_by_kind if applies(aten.mm.default)]
+
+
+@check("fake.is_tensor_constructor", "fake.like_constructors")
+def _constructors() -> None:
+    assert fake.is_tensor_constructor(aten.zeros.default)
+    assert not fake.is_tensor_constructor(aten.zeros_like.default)
+    assert aten.zeros_like.default in fake.like_constructors
+
+
+@check("fake.has_fake_kernel")
+def _fake_kernels() -> None:
+    with torch.library._scoped_library("hopyard_names", "DEF") as library:
+        library.define("same(Tensor x) -> Tensor")
+        operator = torch.ops.hopyard_names.same.default
+        assert not fake.has_fake_kernel(operator)
+        torch.library.register_fake("hopyard_names::same", torch.empty_like, lib=library)
+        assert fake.has_fake_kernel(operator)
+    assert not fake.has_fake_kernel(aten.mm.default)
+
+
 @check("fake.unset_fake_temporarily")
 def _unset() -> None:
     with fake.FakeTensorMode() as mode:
@@ -348,6 +419,30 @@ def _unset() -> None:
             assert previous is mode
             assert torch.ones(1).item() == 1
         assert type(torch.ones(1)) is fake.FakeTensor
+
+
+# flops
+
+
+@check("flops.flop_formulas")
+def _formulas() -> None:
+    formula = flops.flop_formulas[aten.mm]
+    assert formula([2, 3], [3, 5], out_val=[2, 5]) == 60
+    assert hasattr(formula, "__wrapped__")  # wants sizes
+    assert not hasattr(flops.flop_formulas[aten._flash_attention_forward], "__wrapped__")
+
+
+@check("flops.attention_flops", "flops.attention_backward_flops")
+def _attention() -> None:
+    sizes = ((2, 4, 5, 8), (2, 4, 7, 8), (2, 4, 7, 8))
+    forward = flops.attention_flops(*sizes)
+    assert forward == 2 * (2 * 4) * 5 * 7 * (8 + 8)
+    assert 2 * flops.attention_backward_flops(sizes[0], *sizes) == 5 * forward
+
+
+@check("exporting.DTYPES_IN_FILES")
+def _dtypes() -> None:
+    assert exporting.DTYPES_IN_FILES[7] is torch.float32
 
 
 # graphs
@@ -523,14 +618,16 @@ def _proxy_mode() -> None:
         assert [node.name for node in graph_module.graph.nodes][1:-1] == ["sin"]
 
 
-@check("proxies.get_proxy_slot", "proxies.track_tensor_tree")
+@check("proxies.get_proxy_slot", "proxies.track_tensor_tree", "proxies.TrackedTensor")
 def _slots() -> None:
     def function(x: Tensor) -> Tensor:
         mode = proxies.current_proxy_mode()
         assert mode is not None
         tracer: Any = mode.tracer
         slot: Any = proxies.get_proxy_slot(x, tracer, None)
+        assert type(slot) is proxies.TrackedTensor
         assert slot.proxy.node.op == "placeholder"
+        assert slot.constant is None
         with proxies.suspend_tracing():
             value = torch.zeros(2)
             assert proxies.get_proxy_slot(value, tracer, None) is None
@@ -758,6 +855,279 @@ def _libraries() -> None:
             write(before)
 
 
+# provenance
+
+
+class Seeing(provenance.TorchFunctionMetadataMode):
+    def __init__(self) -> None:
+        self.functions: list[Any] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.functions.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+@check("provenance.TorchFunctionMetadataMode", "provenance.function_mode_count")
+@check("provenance.pop_function_mode", "provenance.push_function_mode")
+def _function_metadata() -> None:
+    torch.compiler.reset()
+    assert provenance.function_mode_count() == 0
+    with Seeing() as mode:
+        assert provenance.function_mode_count() == 1
+        assert provenance.pop_function_mode() is mode
+        torch.ones(1)
+        provenance.push_function_mode(mode)
+        torch.zeros(1)
+        # torch takes it off while it runs Dynamo.
+        assert torch.cond(torch.tensor(True), torch.sin, torch.cos, [torch.zeros(1)]) == 0
+    # What Dynamo compiles must not make another test's shapes dynamic.
+    torch.compiler.reset()
+    assert torch.ones not in mode.functions
+    assert torch.zeros in mode.functions
+
+
+@check("provenance.COPIED_KEYS", "provenance.next_autograd_number", "provenance.are_numbers_kept")
+@check("provenance.original_operator")
+def _copied_metadata() -> None:
+    seen: list[Any] = []
+
+    def program(x: Tensor) -> Tensor:
+        with fx.traceback.annotate({"part": 1}):
+            seen.append((provenance.are_numbers_kept(), provenance.next_autograd_number()))
+            return Noting(seen)(x)
+
+    assert {"custom", "from_node", "nn_module_stack", "original_aten"} <= {*provenance.COPIED_KEYS}
+    x = torch.ones(2, requires_grad=True)
+    with fx.traceback.preserve_node_meta():
+        graph_module = torch_make_fx(program)(x)
+    node = graph_module.graph.find_nodes(op="call_function", target=aten.sin.default)[0]
+    kept, number = seen[0]
+    assert not kept
+    assert node.meta["seq_nr"] == number
+    assert node.meta["custom"] == {"part": 1}
+    assert seen[1] is aten.sin.default
+    assert provenance.original_operator.get() is None
+
+
+class Noting:
+    def __init__(self, seen: list[Any]) -> None:
+        self.seen = seen
+
+    def __call__(self, x: Tensor) -> Tensor:
+        seen = self.seen
+
+        class Below(Seen):
+            def __torch_dispatch__(
+                self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+            ) -> Any:
+                seen.append(provenance.original_operator.get() or func)
+                return func(*args, **(kwargs or {}))
+
+        with Below():
+            return x.sin()
+
+
+@check("provenance.stack_trace_anchors", "provenance.uninteresting_files")
+def _stack_trace_frames() -> None:
+    @fx.traceback.annotate_fn({"part": 1})
+    def annotated(x: Tensor) -> Tensor:
+        return x.sin()
+
+    anchor = (__file__, "annotated")
+    assert anchor in provenance.stack_trace_anchors
+    assert fx._symbolic_trace.__file__ in provenance.uninteresting_files()
+    assert __file__ not in provenance.uninteresting_files()
+    graph_module = torch_make_fx(annotated, record_stack_traces=True)(torch.ones(2))
+    (node,) = graph_module.graph.find_nodes(op="call_function", target=aten.sin.default)
+    assert "in annotated" in node.stack_trace
+
+
+@check("provenance.are_stack_traces_demanded")
+def _demanded_stack_traces() -> None:
+    from torch._inductor import config
+
+    assert not provenance.are_stack_traces_demanded()
+    with config.patch({"trace.provenance_tracking_level": 1}):
+        assert provenance.are_stack_traces_demanded()
+
+
+@check("provenance.is_compiled")
+def _compiled_modules() -> None:
+    module = nn.Linear(2, 2)
+    assert not provenance.is_compiled(module)
+    assert provenance.is_compiled(torch.compile(module, backend="eager"))
+
+
+@check("dispatch.infra_mode", "dispatch.without_infra_mode")
+def _slots_of_the_mode_stack() -> None:
+    assert dispatch.infra_mode(dispatch.PROXY_SLOT) is None
+    with dispatch.without_infra_mode(dispatch.PROXY_SLOT) as nobody:
+        assert nobody is None
+    with Slotted() as mode:
+        assert dispatch.infra_mode(dispatch.PROXY_SLOT) is mode
+        with dispatch.without_infra_mode(dispatch.PROXY_SLOT) as suspended:
+            assert suspended is mode
+            assert dispatch.infra_mode(dispatch.PROXY_SLOT) is None
+        assert dispatch.infra_mode(dispatch.PROXY_SLOT) is mode
+    seen = []
+    torch_make_fx(
+        lambda x: seen.append(dispatch.infra_mode(dispatch.PROXY_SLOT)) or x, pre_dispatch=True
+    )(torch.ones(1))
+    assert seen[0].pre_dispatch
+
+
+@check("fake.active_fake_mode")
+def _active_fake_mode() -> None:
+    assert fake.active_fake_mode() is None
+    with fake.FakeTensorMode() as mode:
+        assert fake.active_fake_mode() is mode
+
+
+@check("fake.UnsupportedFakeTensorException")
+def _cannot_be_fake() -> None:
+    with warnings.catch_warnings(action="ignore"):
+        quantized = torch.quantize_per_tensor(torch.ones(1), 0.1, 0, torch.qint8)
+    with pytest.raises(fake.UnsupportedFakeTensorException):
+        fake.FakeTensorMode().from_tensor(quantized)
+
+
+@check("proxies.are_slots_kept", "proxies.keep_slots")
+def _kept_slots() -> None:
+    def function(x: Tensor) -> Tensor:
+        with proxies.keep_slots():
+            assert proxies.are_slots_kept()
+            x.add_(1)
+        return x.mul_(2)
+
+    with in_torchs_tracer(function) as graph_module:
+        first, second = graph_module.graph.find_nodes(op="placeholder")[0].users
+        assert (first.name, second.name) == ("add_", "mul_")
+    assert not proxies.are_slots_kept()
+
+
+@check("proxies.tracing_flag", "proxies.set_tracing_flag")
+def _flag() -> None:
+    class Truth:
+        def __bool__(self) -> bool:
+            return True
+
+    assert proxies.tracing_flag() is False
+    compiled = torch.compile(lambda x: x + 1, backend="eager")
+    proxies.set_tracing_flag(Truth())
+    try:
+        with pytest.raises(RuntimeError, match="dynamo-optimized"):
+            compiled(torch.ones(1))
+    finally:
+        proxies.set_tracing_flag(False)
+    assert compiled(torch.ones(1)).item() == 2
+
+
+@check("inductor.emulates_precision_casts")
+def _casts() -> None:
+    from torch._inductor import config
+
+    for setting in (True, False):
+        with config.patch(emulate_precision_casts=setting):
+            assert inductor.emulates_precision_casts() is setting
+
+
+class Reference(OpaqueBase):
+    pass
+
+
+def rebuild(*args: Any) -> None:
+    return None
+
+
+class Constant:
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Constant)
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __fx_repr__(self) -> tuple[str, dict[str, type]]:
+        return "Constant()", {"Constant": Constant}
+
+
+register_opaque_type(Reference, typ="reference", reconstruct_fn=rebuild)
+register_opaque_type(Constant, typ="value", hoist=True)
+
+
+@check(
+    "objects.is_opaque_type",
+    "objects.is_opaque_reference_type",
+    "objects.is_opaque_value_type",
+    "objects.is_hoisted",
+    "objects.reconstruction_of",
+)
+def _opaque_types() -> None:
+    assert objects.is_opaque_type(Reference)
+    assert objects.is_opaque_type(Constant)
+    assert not objects.is_opaque_type(int)
+    assert objects.is_opaque_reference_type(Reference)
+    assert objects.is_opaque_reference_type(torch.Generator)
+    assert not objects.is_opaque_reference_type(Constant)
+    assert objects.is_opaque_value_type(Constant)
+    assert objects.is_hoisted(Constant)
+    assert not objects.is_hoisted(Reference)
+    assert objects.reconstruction_of(Reference) is rebuild
+    assert objects.reconstruction_of(Constant) is None
+
+
+@check("objects.FakeScriptObject", "objects.to_fake_object", "objects.real_object")
+def _fake_objects() -> None:
+    real = Reference()
+    made = objects.to_fake_object(fake.FakeTensorMode(), real)
+    assert isinstance(made, objects.FakeScriptObject)
+    assert objects.real_object(made) is real
+    with_nothing_behind = object.__new__(objects.FakeScriptObject)
+    assert objects.real_object(with_nothing_behind) is None
+
+
+@check("objects.address_of")
+def _generators() -> None:
+    given: list[Any] = []
+
+    class Looks(dispatch.TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            given.append(kwargs["generator"])
+            return func(*args, **kwargs)
+
+    generator = torch.Generator()
+    with Looks():
+        torch.rand(1, generator=generator)
+    assert objects.address_of(given[0]) == objects.address_of(generator)
+    assert objects.address_of(torch.Generator()) != objects.address_of(generator)
+
+
+@check("objects.WeakIdKeyDictionary", "objects.WeakHashRef")
+def _weak_keys() -> None:
+    by_identity: Any = objects.WeakIdKeyDictionary()
+    by_hash: Any = objects.WeakIdKeyDictionary(dict=None, ref_type=objects.WeakHashRef)
+    one, other = Constant(), Constant()
+    by_identity[one] = by_hash[one] = 1
+    assert other not in by_identity
+    assert by_hash[other] == 1
+    del one
+    assert len(by_identity) == len(by_hash) == 0
+
+
+@check("objects.BackwardState")
+def _backward_state() -> None:
+    state = objects.BackwardState()
+    states = []
+
+    def function(x: Tensor, state: Any) -> Tensor:
+        states.append(state.proxy)
+        return x
+
+    torch_make_fx(function)(torch.ones(1), state)
+    assert states[0].node.op == "placeholder"
+
+
 def _count_at_least_three(x: Tensor) -> Tensor:
     count = x.sum().int().item()
     torch._check(count >= 3)
@@ -783,3 +1153,12 @@ def _promises_become_operators() -> None:
     exporting.rebind_unbacked(shape_env, bound, again)
     assert again.node.expr == symbol
     assert shape_env.unbacked_renamings == {again.node._expr: symbol}
+
+
+@check("pytree.registered_containers")
+def _containers_by_the_name_in_files() -> None:
+    spec = pytree.tree_flatten({"a": [1]})[1]
+    written = pytree.treespec_dumps(spec)
+    for kind in (dict, list):
+        (name,) = (each for each, known in pytree.registered_containers.items() if known is kind)
+        assert f'"{name}"' in written

@@ -87,7 +87,8 @@ def key_of() -> Callable[..., tuple[Any, ...]]:
             if isinstance(value, Tensor) and recorder.slots.get(value) is None:
                 recorder.placeholder(f"x{len(tracked)}", value)
                 tracked.append(value)
-        call = calls.read(operator, args, kwargs)
+        with fake_mode:
+            call = calls.read(operator, args, kwargs)
         assert call is not None
         return call.key
 
@@ -148,7 +149,8 @@ def symbolic_key_of() -> Callable[..., tuple[Any, ...]]:
         for value in args:
             if isinstance(value, Tensor) and recorder.slots.get(value) is None:
                 recorder.placeholder("x", value)
-        call = calls.read(operator, args, {})
+        with fake_mode:
+            call = calls.read(operator, args, {})
         return None if call is None else call.key
 
     def fake(tensor: Tensor) -> Tensor:
@@ -234,3 +236,14 @@ def test_what_depends_on_data_is_never_remembered(symbolic_key_of: Any) -> None:
     size = key_of.shape_env.create_unbacked_symint()
     x = key_of.fake(torch.ones(5, 7))
     assert key_of(x, size, operator=torch.ops.aten.mul.Scalar) is None
+
+
+def test_another_fake_mode_or_none_takes_the_long_way() -> None:
+    fake_mode = FakeTensorMode()
+    calls = FakeCalls(Recorder(ValueRecorder(fake_mode)))
+    ones = torch.ops.aten.ones.default
+    with fake_mode:
+        assert calls.read(ones, ([3],), {}) is not None
+        with FakeTensorMode():
+            assert calls.read(ones, ([3],), {}) is None
+    assert calls.read(ones, ([3],), {}) is None

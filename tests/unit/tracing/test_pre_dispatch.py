@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch._dispatch.python import enable_python_dispatcher
 from torch._higher_order_ops.scan import scan
 from torch._ops import mode_stack_state_for_pre_dispatch
+from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
@@ -22,7 +24,7 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 import hopyard
-from hopyard.errors import CaptureError, UnsupportedError
+from hopyard.errors import CaptureError, CaptureWarning, UnsupportedError
 from hopyard.hops import bind
 from hopyard.testing import assert_same_graph
 from hopyard_hookspecs import Hop
@@ -167,6 +169,12 @@ def branches_without_grad(x: Tensor) -> Tensor:
     return torch.cond(x.sum() > 0, body, lambda a: a @ a, (x,)) * 2
 
 
+def branches_without_dynamo(x: Tensor) -> Any:
+    return torch.ops.higher_order.cond(
+        x.sum() > 0, lambda a: (a.reshape(-1).sin(),), lambda a: (-a.reshape(-1),), (x,)
+    )
+
+
 def maps(x: Tensor) -> Tensor:
     rows = x.detach()
     return torch_map(lambda row, whole: (row * whole).sum(0), rows, rows.cos())
@@ -195,11 +203,8 @@ PROGRAMS = [
     in_place,
     constants,
     in_inference,
-    branches,
-    branches_without_grad,
-    maps,
-    scans,
 ]
+REGIONS = [branches, branches_without_grad, maps, scans]
 
 
 def inputs(*, requires_grad: bool = False) -> Tensor:
@@ -211,6 +216,8 @@ def captured(
     make: Callable[..., Any], function: Callable[..., Any], mode: str, *values: Any, **options: Any
 ) -> GraphModule:
     # Dynamo, which operators may hand their bodies to, remembers the sizes it has seen.
+    torch._dynamo.reset()
+    # Operators that hand their bodies to Dynamo see other sizes when it has seen these before.
     torch._dynamo.reset()
     graph_module: GraphModule = make(function, tracing_mode=mode, pre_dispatch=True, **options)(
         *values
@@ -249,8 +256,11 @@ def surroundings() -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
-@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize(
+    ("program", "requires_grad"),
+    [*itertools.product(PROGRAMS, (False, True)), *((region, False) for region in REGIONS)],
+    ids=lambda value: getattr(value, "__name__", "trained" if value is True else "plain"),
+)
 def test_a_graph_is_torchs_and_computes_what_the_program_does(
     program: Callable[..., Any], requires_grad: bool, mode: str
 ) -> None:
@@ -376,16 +386,45 @@ TRANSFORMS = [
 
 
 @pytest.mark.parametrize("mode", ["fake", "real"])
+@pytest.mark.filterwarnings("ignore::hopyard.errors.CaptureWarning")
 @pytest.mark.parametrize("program", TRANSFORMS)
 def test_a_graph_with_transforms_is_torchs(program: Callable[..., Any], mode: str) -> None:
     same_as_torch(program, mode)
 
 
+@pytest.mark.filterwarnings("ignore::hopyard.errors.CaptureWarning")
 @pytest.mark.parametrize("program", TRANSFORMS[2:4])
 def test_a_graph_with_gradients_is_torchs_while_exporting(
     program: Callable[..., Any], exporting: None
 ) -> None:
     same_as_torch(program, "fake")
+
+
+HIDDEN = [
+    pytest.param(lambda x: torch.vmap(lambda row: row.sin())(x), ["fake", "real"], id="vmap"),
+    pytest.param(torch.func.grad(lambda y: y.sin().sum()), ["fake", "real"], id="grad"),
+    pytest.param(lambda x: x.data.sin(), ["fake"], id="data"),
+    pytest.param(
+        lambda x: torch.autograd.grad(x.softmax(0).sum(), x), ["fake"], id="saved for backward"
+    ),
+]
+
+
+@pytest.mark.parametrize(("program", "modes"), HIDDEN)
+def test_a_constant_that_nobody_saw_made_is_warned_of(
+    program: Callable[[Tensor], Any], modes: list[str]
+) -> None:
+    for mode in modes:
+        with pytest.warns(CaptureWarning, match="_tensor_constant0") as caught:
+            captured(hopyard.make_fx, program, mode, inputs(requires_grad=True))
+        assert caught[0].filename == __file__
+
+
+def test_a_fake_tensor_that_was_there_before_is_no_reason_to_warn() -> None:
+    fake_mode = FakeTensorMode()
+    x, closed_over = fake_mode.from_tensor(inputs()), fake_mode.from_tensor(torch.ones(4))
+    graph_module = captured(hopyard.make_fx, lambda x: x + closed_over, "fake", x)
+    assert graph_module._tensor_constant0 is closed_over
 
 
 def test_a_custom_operator_is_kept(mode: str) -> None:
@@ -544,15 +583,17 @@ def test_tracing_suspended_for_a_while(mode: str) -> None:
 
 
 def test_threads_do_not_find_each_others_mode(mode: str) -> None:
-    programs = [composites, without_grad, cast_nested, branches]
+    programs = [composites, without_grad, cast_nested, branches_without_dynamo]
     expected = [captured(hopyard.make_fx, program, mode, inputs()).code for program in programs]
+    examples = [inputs() for _ in programs]
     found: list[list[str]] = [[] for _ in programs]
     barrier = threading.Barrier(len(programs))
 
     def work(position: int) -> None:
         barrier.wait()
         for _ in range(5):
-            graph_module = captured(hopyard.make_fx, programs[position], mode, inputs())
+            make = hopyard.make_fx(programs[position], tracing_mode=mode, pre_dispatch=True)
+            graph_module = make(examples[position])
             found[position].append(graph_module.code)
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(len(programs))]

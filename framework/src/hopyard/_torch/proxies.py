@@ -6,8 +6,16 @@ from typing import Any as _Any
 
 from torch._higher_order_ops.utils import reenter_make_fx as trace_subgraph_with_torch
 from torch._higher_order_ops.utils import register_fake as register_fake_rule
+from torch.fx import _symbolic_trace
 from torch.fx.experimental import proxy_tensor as _proxy_tensor
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode as ProxyTorchDispatchMode
+from torch.fx.experimental.proxy_tensor import (
+    _is_proxy_tensor_update_tensor_tracker_disabled as are_slots_kept,
+)
+from torch.fx.experimental.proxy_tensor import (
+    _proxy_tensor_disable_update_tensor_tracker as keep_slots,
+)
+from torch.fx.experimental.proxy_tensor import _ProxyTensor as TrackedTensor
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing as suspend_tracing
 from torch.fx.experimental.proxy_tensor import get_proxy_mode as current_proxy_mode
 from torch.fx.experimental.proxy_tensor import get_proxy_slot as get_proxy_slot
@@ -24,14 +32,29 @@ def set_active_tracer(tracer: _Any) -> None:
     _proxy_tensor._CURRENT_MAKE_FX_TRACER = tracer
 
 
+def tracing_flag() -> _Any:
+    """Return what tells compiled functions, by its truth, that a program is being traced."""
+    return _symbolic_trace._is_fx_tracing_flag
+
+
+def set_tracing_flag(flag: _Any) -> None:
+    """Set what tells compiled functions that a program is being traced, for all threads."""
+    _symbolic_trace._is_fx_tracing_flag = flag
+
+
 __all__ = [
     "ProxyTorchDispatchMode",
+    "TrackedTensor",
     "active_tracer",
+    "are_slots_kept",
     "current_proxy_mode",
     "get_proxy_slot",
+    "keep_slots",
     "register_fake_rule",
     "set_active_tracer",
+    "set_tracing_flag",
     "suspend_tracing",
     "trace_subgraph_with_torch",
+    "tracing_flag",
     "track_tensor_tree",
 ]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from .._table import table as table
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,22 +29,6 @@ class Answer:
 def to_json(data: Mapping[str, Any]) -> str:
     """Return `data` as one JSON object; what JSON has no form for becomes text."""
     return json.dumps(_plain(data), indent=2, allow_nan=False, ensure_ascii=False)
-
-
-def table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = ()
-) -> list[str]:
-    """Return lines with aligned columns, those in `right` to the right."""
-    columns = list(zip(header, *rows, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    lines = []
-    for row in (header, *rows):
-        cells = [
-            cell.rjust(width) if index in right else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
 
 
 def _plain(value: object) -> object:

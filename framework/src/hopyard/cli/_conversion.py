@@ -65,6 +65,7 @@ class Conversion:
             "",
             f"findings   {len(findings) or 'none'}",
             *(f"           {finding}" for finding in findings),
+            *self._reports(),
             f"deviation  {self.deviation.largest:.3g} from eager "
             f"(allowed {self.deviation.allowed:.3g}, {self.deviation.where})",
         ]
@@ -80,8 +81,13 @@ class Conversion:
             ],
             "seconds": self.seconds,
             "findings": [_finding_data(finding) for finding in self.program.findings],
+            "reports": {name: report.data for name, report in self.program.reports.items()},
             "deviation": asdict(self.deviation),
         }
+
+    def _reports(self) -> list[str]:
+        reports = self.program.reports.items()
+        return [f"{name:<10} {report.summary} as captured" for name, report in reports]
 
     def _steps(self) -> list[str]:
         rows = [("capture", str(self.captured_nodes), "", _time(self.seconds["capture"]), "", "")]
@@ -153,12 +159,13 @@ def convert(
 
 
 def _capture(session: Session, target: Target) -> Program:
+    modes = [name for name, entry in session.modes.items() if entry.value.reports]
     codes = [h.code for guard in session.safeguards.values() for h in guard.value.hazards]
     with warnings.catch_warnings():
         # Findings that become warnings are part of the answer already.
         warnings.filterwarnings("ignore", rf"(.*: )?({'|'.join(codes) or '(?!)'}) ", UserWarning)
         with during("capture", "capturing"):
-            return session.capture(target.function, target.args, target.kwargs)
+            return session.capture(target.function, target.args, target.kwargs, modes=modes)
 
 
 def _record_data(record: PassRecord, text: str) -> dict[str, Any]:

@@ -157,6 +157,39 @@ def call_factory(factory: Callable[[], object], name: FactoryName) -> Target:
     return Target(function, args, dict(kwargs))
 
 
+def call_factories(
+    factory: Callable[[], object],
+    name: FactoryName,
+    make_inputs: Callable[[], object],
+    inputs: FactoryName,
+) -> Target:
+    """Call a factory of what to capture and one of example inputs, and check what they return.
+
+    Raises:
+        FactoryError: One of them raised.
+        UsageError: The first returned nothing that can be called, or the second no inputs.
+    """
+    with _attributed(f"factory {name}"):
+        function = factory()
+    if not callable(function):
+        raise UsageError(
+            f"factory {name} returned {_article(function)} to capture, which cannot be called",
+            hint="with --args it returns a module or function alone",
+        )
+    with _attributed(f"factory {inputs}"):
+        returned = make_inputs()
+    args: object = returned
+    kwargs: dict[str, Any] = {}
+    if isinstance(returned, tuple) and [type(each) for each in returned] == [tuple, dict]:
+        args, kwargs = returned
+    if not isinstance(args, tuple) or not all(isinstance(key, str) for key in kwargs):
+        raise UsageError(
+            f"factory {inputs} returned {_article(returned)}",
+            hint="return args, a tuple, or (args, kwargs) with kwargs a dict",
+        )
+    return Target(function, args, kwargs)
+
+
 def _import(dotted: str) -> ModuleType:
     """Import a module parent by parent, which tells one that is missing from one that fails."""
     parts = dotted.split(".")

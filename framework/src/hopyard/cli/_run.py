@@ -15,6 +15,7 @@ from ._console import progress
 from ._destination import destination
 from ._factory import (
     FactoryName,
+    call_factories,
     call_factory,
     find_factory,
     importing_from_working_directory,
@@ -29,8 +30,9 @@ SUMMARY = "Capture a program, run a pipeline on it, compare it with eager and wr
 
 _DETAILS = """\
 FACTORY is a function without arguments in MODULE that returns (module_or_function, args) or
-(module_or_function, args, kwargs): what to capture, and example inputs. Modules are also looked for
-in the working directory.
+(module_or_function, args, kwargs): what to capture, and example inputs. With --args it returns the
+module or function alone, and the function that --args names returns args or (args, kwargs). Modules
+are also looked for in the working directory.
 
 The program is captured with gradients off unless --grad is given. torch's random numbers are
 seeded before the factory, the program and eager run, and eager runs on copies of the module and
@@ -44,6 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.epilog = _DETAILS
     parser.add_argument("factory", metavar="MODULE:FACTORY", help="makes what is captured")
+    parser.add_argument("--args", metavar="MODULE:FACTORY", help="makes the example inputs")
     parser.add_argument(
         "--pipeline", default="", metavar="TEXT", help="for example 'decompose,dce'"
     )
@@ -72,11 +75,12 @@ def answer(arguments: argparse.Namespace) -> Answer:
         HopyardError: A step failed; the message says which.
     """
     name = FactoryName.parse(arguments.factory)
+    inputs = FactoryName.parse(arguments.args) if arguments.args is not None else None
     out = destination(arguments.out) if arguments.out is not None else None
     session = open_session()
     pipeline = session.pipeline(arguments.pipeline)
     with importing_from_working_directory():
-        conversion = _convert(name, pipeline, session, arguments, out)
+        conversion = _convert(name, inputs, pipeline, session, arguments, out)
     data = {"factory": str(name), "pipeline": str(pipeline), **conversion.data()}
     data["out"] = str(out) if out else None
     data["plugins"] = [asdict(provider) for provider in conversion.program.manifest.plugins]
@@ -97,6 +101,7 @@ def _tolerance(text: str) -> float:
 
 def _convert(
     name: FactoryName,
+    inputs: FactoryName | None,
     pipeline: Pipeline,
     session: Session,
     arguments: argparse.Namespace,
@@ -110,8 +115,12 @@ def _convert(
 
         doing(f"calling {name}")
         factory = find_factory(name)
+        make_inputs = find_factory(inputs) if inputs else None
         torch.manual_seed(arguments.seed)
-        target = call_factory(factory, name)
+        if inputs is None or make_inputs is None:
+            target = call_factory(factory, name)
+        else:
+            target = call_factories(factory, name, make_inputs, inputs)
         with torch.set_grad_enabled(arguments.grad):
             conversion = convert(
                 target,

@@ -70,7 +70,9 @@ class Operator(HigherOrderOperator):
     def _is_for_strangers(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         mode = current_dispatch_mode()
         if mode is not None:
-            return type(mode) not in self.python_key_table and not mode.is_infra_mode()
+            if mode.supports_higher_order_operators or mode.is_infra_mode():
+                return False
+            return type(mode) not in self.python_key_table
         subclasses = {type(tensor) for tensor in self._get_overloaded_args(args, dict(kwargs))}
         return not subclasses <= {*self.python_key_table, FakeTensor}
 

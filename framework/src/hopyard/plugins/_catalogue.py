@@ -23,6 +23,10 @@ _PROVIDED: Final = {
         ("pass", "decompose"),
         ("pass", "remove-no-ops"),
     ),
+    "hopyard-flop-count": (
+        ("plugin", "flop-count"),
+        ("mode", "flop-count"),
+    ),
     "hopyard-strict-mode": (
         ("plugin", "strict-mode"),
         ("higher-order operator", "strict_mode__region"),

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from operator import attrgetter
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,11 +23,13 @@ from torch.export.graph_signature import SymBoolArgument
 from torch.fx import GraphModule, Node
 
 from .._torch.dispatch import HigherOrderOperator, higher_order_operators
+from .._torch.pytree import registered_containers
 from ..errors import ArtifactError, HopyardError, UnknownNameError
+from ._abandoned import PREFIX, in_use, remove_abandoned
 from ._calling_file import read_calling, write_calling
 from ._export import from_exported_program, to_exported_program
 from ._manifest import Manifest
-from ._vetting import Untrusted, check_members, read_members, repack
+from ._vetting import Untrusted, check_members, container_types, read_members, repack
 
 if TYPE_CHECKING:
     from ._program import Program
@@ -82,6 +86,8 @@ def load_program(
     path: str | PathLike[str],
     hops: Mapping[str, object],
     status_of: Callable[[str], str] = lambda distribution: "",
+    *,
+    trust: bool = False,
 ) -> Program:
     """Read a program.
 
@@ -90,6 +96,7 @@ def load_program(
         hops: The higher-order operators at hand, by name.
         status_of: Why the plugin of an installed distribution takes no part, as a word; "" if it
             does or is not installed.
+        trust: Whether the file may hold native code as well. It is left alone, never run.
 
     Raises:
         ArtifactError: The file is missing, damaged, of another kind, or contains code.
@@ -98,13 +105,16 @@ def load_program(
     source = Path(path)
     if not source.is_file():
         raise ArtifactError(f"there is no file {source}", stage="load")
+    manifest: Manifest | None = None
     try:
         with zipfile.ZipFile(source) as archive:
             _refuse_others(archive, source)
-            members = read_members(archive)
+            members = read_members(archive, native=trust)
         manifest = _manifest(members, source)
+        _check_byte_order(members, source)
         _check_plugins(manifest, hops, status_of)
         check_members(members)
+        _check_containers(members, source)
         with _READING:
             exported = torch.export.load(repack(members))
         program = from_exported_program(exported, manifest)
@@ -118,7 +128,7 @@ def load_program(
     except HopyardError:
         raise
     except Exception as error:
-        raise _damaged(source, f"{type(error).__name__}: {error}") from error
+        raise _damaged(source, f"{type(error).__name__}: {error}", manifest) from error
 
 
 def _refuse_others(archive: zipfile.ZipFile, source: Path) -> None:
@@ -159,6 +169,18 @@ def _check_plugins(
         )
 
 
+def _check_containers(members: Mapping[str, bytes], source: Path) -> None:
+    """Refuse inputs and results whose containers torch does not know in this process."""
+    for name in container_types(members):
+        if name not in registered_containers:
+            raise ArtifactError(
+                f"{source} takes or returns a {name}, which is not registered with torch here",
+                hint=f"import the module that registers it, perhaps {name.rpartition('.')[0]}, "
+                "before loading",
+                stage="load",
+            )
+
+
 def _is_of_torch(name: str) -> bool:
     operator = higher_order_operators.get(name)
     return operator is not None and type(operator).__module__.partition(".")[0] == "torch"
@@ -167,7 +189,7 @@ def _is_of_torch(name: str) -> bool:
 def _refuse_modules(program: Program) -> None:
     graph_module = program.graph_module
     for node in graph_module.graph.find_nodes(op="get_attr"):
-        value = getattr(graph_module, str(node.target))
+        value = attrgetter(str(node.target))(graph_module)
         if isinstance(value, torch.nn.Module) and not isinstance(value, GraphModule):
             raise ArtifactError(
                 f"the program holds {node.target}, a {type(value).__name__}, "
@@ -221,19 +243,37 @@ def _hop_names(graph_module: GraphModule) -> set[str]:
     }
 
 
-def _damaged(source: Path, why: str) -> ArtifactError:
-    return ArtifactError(
-        f"cannot read {source}: {why}",
-        hint="the file is damaged or incomplete; save the program again",
-        stage="load",
-    )
+def _check_byte_order(members: Mapping[str, bytes], source: Path) -> None:
+    """Refuse numbers that torch would read in the wrong order of bytes."""
+    order = members["byteorder"].decode()
+    if order != sys.byteorder:
+        raise ArtifactError(
+            f"{source} was saved on a machine of byte order {order!r}, this one's is "
+            f"{sys.byteorder!r}",
+            hint="save the program on a machine like this one",
+            stage="load",
+        )
+
+
+def _damaged(source: Path, why: str, manifest: Manifest | None) -> ArtifactError:
+    hint = "the file is damaged or incomplete; save the program again"
+    if manifest is not None and manifest.torch != torch.__version__:
+        hint = (
+            f"it was saved with torch {manifest.torch} and this is {torch.__version__}; use that "
+            "version, or save the program again"
+        )
+    return ArtifactError(f"cannot read {source}: {why}", hint=hint, stage="load")
 
 
 @contextlib.contextmanager
 def _replacing(destination: Path) -> Iterator[str]:
     """Yield a path beside `destination` that becomes it when the block ends without an error."""
+    remove_abandoned(destination.parent)
     # torch names the archive's top folder after the file, so the temporary file has the final name.
-    with tempfile.TemporaryDirectory(prefix=".hopyard-", dir=destination.parent) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix=PREFIX, dir=destination.parent) as folder,
+        in_use(Path(folder)),
+    ):
         temporary = Path(folder) / destination.name
         yield str(temporary)
         os.replace(temporary, destination)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,7 +20,7 @@ from torch.export.graph_signature import (
 )
 from torch.fx import Graph, GraphModule, Node
 
-from hopyard_hookspecs import Finding
+from hopyard_hookspecs import Finding, Report
 
 from .._graph_copy import copy_graph_module
 from ..errors import InputError, ProgramError, VerificationError
@@ -47,7 +48,7 @@ class Program:
     returned before its results; calling the program writes the changes back.
 
     A program is not changed once it exists: passes make new programs, which share parameters with
-    the old.
+    the old. Two programs are equal if they compute the same from the same parameters.
 
     Attributes:
         graph_module: The graph. To edit it, copy it and use :meth:`with_graph`.
@@ -58,6 +59,7 @@ class Program:
         convention: The structure of arguments and results.
         range_constraints: Least and greatest values of the symbols in the graph's metadata.
         findings: What safeguards reported without refusing the capture.
+        reports: What modes reported about the graph as it was captured, by the mode's name.
         manifest: Versions of what made the program.
     """
 
@@ -71,6 +73,7 @@ class Program:
         convention: CallingConvention,
         range_constraints: RangeConstraints | None = None,
         findings: Sequence[Finding] = (),
+        reports: Mapping[str, Report] | None = None,
         manifest: Manifest,
     ) -> None:
         self.graph_module = graph_module
@@ -80,6 +83,7 @@ class Program:
         self.convention = convention
         self.range_constraints = dict(range_constraints or {})
         self.findings = tuple(findings)
+        self.reports = dict(reports or {})
         self.manifest = manifest
         self._written = frozenset(written_operands(signature))
         self._inputs = tuple(
@@ -148,6 +152,7 @@ class Program:
             "convention": self.convention,
             "range_constraints": self.range_constraints,
             "findings": self.findings,
+            "reports": self.reports,
             "manifest": self.manifest,
         }
         return Program(**{**kept, **parts})
@@ -183,6 +188,26 @@ class Program:
         from ._artifact import save_program
 
         save_program(self, path)
+
+    @property
+    def guards(self) -> tuple[str, ...]:
+        """What a call is checked for, one condition each, as a user would write it."""
+        return self.convention.guards()
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both compute the same from the same; values of state do not count."""
+        if not isinstance(other, Program):
+            return NotImplemented
+        return self is other or self._structure == other._structure
+
+    def __hash__(self) -> int:
+        return hash(self._structure)
+
+    @cached_property
+    def _structure(self) -> Hashable:
+        from ._structure import structure_of
+
+        return structure_of(self)
 
     def __copy__(self) -> Program:
         return self

@@ -12,7 +12,9 @@ from __future__ import annotations
 import builtins
 import io
 import json
+import os
 import re
+import stat
 import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -46,24 +48,35 @@ class Untrusted(Exception):
     """An archive holds something that torch could execute, or might."""
 
 
-def read_members(archive: zipfile.ZipFile, *, tensors: bool = True) -> dict[str, bytes]:
+def read_members(
+    archive: zipfile.ZipFile, *, tensors: bool = True, native: bool = False
+) -> dict[str, bytes]:
     """Return what an archive contains, by name without the top folder.
 
     Args:
         archive: The archive.
         tensors: Whether to read tensors, too.
+        native: Whether to leave out native code instead of refusing it.
 
     Raises:
         Untrusted: It has a member that saving does not write, or one twice.
     """
+    entries = archive.infolist()
+    available = os.fstat(archive.fp.fileno()).st_size if archive.fp is not None else 0
+    if sum(entry.file_size for entry in entries) > available:
+        raise Untrusted("its members say that they are larger than the file")
     members: dict[str, bytes] = {}
     root = archive.namelist()[0].partition("/")[0]
-    for entry in archive.infolist():
+    for entry in entries:
         folder, _, name = entry.filename.partition("/")
         if name.startswith(_NATIVE):
-            raise Untrusted(f"{name} is native code")
+            if native:
+                continue
+            raise Untrusted(f"{name} is native code, which is accepted with trust=True only")
         if folder != root or not _MEMBER.fullmatch(name) or name in members:
             raise Untrusted(f"{entry.filename} is no member that hopyard writes")
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            raise Untrusted(f"{entry.filename} is a link")
         if entry.compress_type != zipfile.ZIP_STORED:
             raise Untrusted(f"{entry.filename} is compressed, which hopyard never does")
         is_tensor = _TENSOR.fullmatch(name.rpartition("/")[2])
@@ -82,9 +95,19 @@ def check_members(members: Mapping[str, bytes]) -> None:
     for config in (_WEIGHTS, _CONSTANTS):
         for name, entry in json.loads(members[config])["config"].items():
             if entry.get("use_pickle") is not False or not _TENSOR.fullmatch(entry["path_name"]):
-                raise Untrusted(f"{name} is a pickle")
-        _check_json(members[config])
-    _check_json(members[GRAPH])
+                raise Untrusted(f"{name} in {config} is a pickle")
+        _check_json(members[config], config)
+    _check_json(members[GRAPH], GRAPH)
+
+
+def container_types(members: Mapping[str, bytes]) -> set[str]:
+    """Return the containers that the calling conventions of a checked archive are made of."""
+    names: set[str] = set()
+    for key, value in _items(json.loads(members[GRAPH])):
+        if key in ("in_spec", "out_spec") and isinstance(value, str):
+            found = _items(json.loads(value))
+            names.update(str(name) for key, name in found if key == "type" and name is not None)
+    return names
 
 
 def repack(members: Mapping[str, bytes]) -> io.BytesIO:
@@ -98,8 +121,15 @@ def repack(members: Mapping[str, bytes]) -> io.BytesIO:
     return buffer
 
 
-def _check_json(content: bytes) -> None:
-    for key, value in _items(json.loads(content)):
+def _check_json(content: bytes, member: str) -> None:
+    try:
+        _check_items(json.loads(content))
+    except Untrusted as error:
+        raise Untrusted(f"{member}: {error}") from error
+
+
+def _check_items(content: Any) -> None:
+    for key, value in _items(content):
         if key == "as_expr" and not _is_expression(value):
             raise Untrusted("it contains an expression that is no arithmetic, to be evaluated")
         if key == "guards_code" and value:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import SymBool, SymFloat, SymInt, Tensor
 from torch.fx import GraphModule, Node
+from torch.nn import Parameter
 
 from .._torch.dispatch import OpOverload, is_transformed, untransformed
 from .._torch.fake import is_fake, unset_fake_temporarily
@@ -100,7 +101,7 @@ class _Values:
         if isinstance(value, Mapping):
             items = {str(key): self.describe(item) for key, item in value.items()}
             return MappingDescription(tuple(sorted(items.items(), key=operator.itemgetter(0))))
-        return AtomDescription(type(value).__qualname__, str(value))
+        return AtomDescription(type(value).__qualname__, _text(value))
 
     def _sequence(self, kind: str, items: Any) -> SequenceDescription:
         return SequenceDescription(kind, tuple(self.describe(item) for item in items))
@@ -131,6 +132,15 @@ def _number(number: Any) -> int | str:
     return str(number) if isinstance(number, (SymBool, SymFloat, SymInt)) else int(number)
 
 
+def _text(value: object) -> str:
+    """Write what tells `value` from others of its type; an address in memory does not."""
+    if hasattr(value, "__fx_repr__"):
+        return str(value.__fx_repr__()[0])
+    kind = type(value)
+    plain = kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__
+    return "" if plain else str(value)
+
+
 def _short(value: object) -> str:
     return str(value).removeprefix("torch.")
 
@@ -150,10 +160,19 @@ def _data(value: Any) -> str:
         return f"transformed {_data(untransformed(value))}"
     if is_fake(value) or value.layout != torch.strided or value.is_meta:
         return "no data"
+    if hasattr(value, "__tensor_flatten__"):
+        return ", ".join(f"{name}: {_data(getattr(value, name))}" for name in _inner_names(value))
+    if type(value) not in (Tensor, Parameter):
+        return str(value)
     with unset_fake_temporarily(), torch.no_grad():
         numbers = value.detach().resolve_conj().resolve_neg()
         shown = str(numbers.flatten()[:_LARGEST_SHOWN].tolist())
         return shown if numbers.numel() <= _LARGEST_SHOWN else f"{shown} {_digest(numbers)}"
+
+
+def _inner_names(value: Any) -> list[str]:
+    names: list[str] = value.__tensor_flatten__()[0]
+    return names
 
 
 def _digest(tensor: Tensor) -> str:

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from .._torch.fake import FakeTensor, FakeTensorMode, detect_fake_mode
+from .._torch.dispatch import is_transformed
+from .._torch.fake import (
+    FakeTensor,
+    FakeTensorMode,
+    UnsupportedFakeTensorException,
+    detect_fake_mode,
+)
+from .._torch.objects import is_opaque_reference_type, to_fake_object
 from .._torch.symbolic import ShapeEnv, input_source
-from ..errors import UsageError
+from ..errors import UnsupportedError, UsageError
 from ._techniques import Techniques
 from .memory._fakes import FakeFactory
 
@@ -51,6 +59,24 @@ def fake_mode_for(
     return fake_mode
 
 
+def refuse_transformed(values: Iterable[Any], what: str) -> None:
+    """Refuse tensors of a function transform around the capture.
+
+    Operators see what is inside of them, which nobody tracks, so the graph would compute with the
+    values of the example.
+
+    Raises:
+        UnsupportedError: One of them is such a tensor.
+    """
+    if any(isinstance(value, Tensor) and is_transformed(value) for value in values):
+        raise UnsupportedError(
+            f"{what} belongs to a function transform (vmap, grad, functionalize ...) that is "
+            "active around the capture",
+            hint="capture the transformed function: make_fx(torch.vmap(f)), not vmap of make_fx(f)",
+            stage="capture",
+        )
+
+
 def symbolize(
     values: Iterable[Any], fake_mode: FakeTensorMode, *, integers: bool = True
 ) -> list[Any]:
@@ -63,6 +89,9 @@ def symbolize(
         values: Tensors and other values.
         fake_mode: It decides which sizes are symbols.
         integers: Whether integers become symbols as well.
+
+    Raises:
+        UnsupportedError: Nobody can make one of them fake.
     """
     made: list[Any] = []
     count = 0
@@ -70,11 +99,11 @@ def symbolize(
         source = input_source(f"input{count}")
         if isinstance(value, Tensor):
             count += 1
-            made.append(fake_mode.from_tensor(value, source=source))
+            made.append(_converted(value, fake_mode, source=source))
         elif integers and type(value) is int:
             made.append(_symbol(value, fake_mode.shape_env, source))
         else:
-            made.append(value)
+            made.append(fake_object(value, fake_mode))
     return made
 
 
@@ -85,18 +114,48 @@ def _symbol(value: int, shape_env: ShapeEnv | None, source: Any) -> Any:
 
 
 def fakify(values: Iterable[Any], fake_mode: FakeTensorMode) -> list[Any]:
-    """Return `values` with tensors made fake; aliases among them stay aliases."""
-    if not Techniques.chosen().direct_inputs:
+    """Return `values` with tensors and objects made fake; aliases among them stay aliases.
+
+    Raises:
+        UnsupportedError: Nobody can make one of them fake.
+    """
+    if fake_mode.propagate_real_tensors or not Techniques.chosen().direct_inputs:
         return [
-            fake_mode.from_tensor(value, static_shapes=True) if isinstance(value, Tensor) else value
+            _converted(value, fake_mode, static_shapes=True)
+            if isinstance(value, Tensor)
+            else fake_object(value, fake_mode)
             for value in values
         ]
     fakes = FakeFactory(fake_mode)
-    return [_fake(value, fakes) if isinstance(value, Tensor) else value for value in values]
+    return [
+        _fake(value, fakes) if isinstance(value, Tensor) else fake_object(value, fake_mode)
+        for value in values
+    ]
+
+
+def fake_object(value: Any, fake_mode: FakeTensorMode) -> Any:
+    """Return `value` as a fake object if it is a script object or an opaque one with an identity.
+
+    A generator stays itself: kernels of random operators take no other.
+    """
+    if isinstance(value, torch.Generator):
+        return value
+    if isinstance(value, torch.ScriptObject) or is_opaque_reference_type(type(value)):
+        return to_fake_object(fake_mode, value)
+    return value
 
 
 def _fake(tensor: Tensor, fakes: FakeFactory) -> Tensor:
     made = fakes.leaf(tensor)
-    if made is None:
-        made = fakes.fake_mode.from_tensor(tensor, static_shapes=True)
-    return made
+    return _converted(tensor, fakes.fake_mode, static_shapes=True) if made is None else made
+
+
+def _converted(tensor: Tensor, fake_mode: FakeTensorMode, **how: Any) -> Tensor:
+    try:
+        return fake_mode.from_tensor(tensor, **how)
+    except (RuntimeError, UnsupportedFakeTensorException) as error:
+        raise UnsupportedError(
+            f"an example input ({tensor.dtype}, {tensor.layout}) cannot be made fake: {error}",
+            hint='capture it in mode "real", or pass the plain tensors that it is made from',
+            stage="capture",
+        ) from error

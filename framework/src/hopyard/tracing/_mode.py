@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.fx import Node, traceback
 
 from .._torch.dispatch import (
     PROXY_SLOT,
@@ -18,6 +19,7 @@ from .._torch.dispatch import (
     OpOverload,
     TorchDispatchMode,
     autograd_would_have_decomposed,
+    keep_from_dynamo,
     push_mode,
     unset_infra_mode,
 )
@@ -27,12 +29,17 @@ from .._torch.fake import (
     FakeTensor,
     is_fake,
 )
+from .._torch.inductor import emulates_precision_casts
 from .._torch.proxies import ProxyTorchDispatchMode
 from .._torch.pytree import tree_flatten, tree_leaves
 from .._torch.symbolic import GuardOnDataDependentSymNode
 from ..errors import CaptureError, DataDependentError, UnsupportedError
+from ._explanations import note_failure
 from .bridge._torch_tracer import TorchTracer
-from .memory._calls import MISSING, Call, needs_exact_strides
+from .memory._calls import Call, FakeCalls, RealCalls
+from .memory._operators import needs_exact_strides
+from .memory._propagation import MISSING
+from .provenance._inherited import operator_noted
 from .provenance._locations import current_location
 from .recording._constants import ConstantFolder
 
@@ -45,6 +52,7 @@ DecompositionTable = Mapping[OpOverload, Callable[..., Any]]
 
 _PLAIN_TENSORS = (Tensor, torch.nn.Parameter, FakeTensor)
 _SIZE_QUERIES = (aten.size.default, aten.stride.default, aten.storage_offset.default)
+_LOW_PRECISION = (torch.bfloat16, torch.float16)
 
 
 REFUSALS = (
@@ -79,18 +87,19 @@ class TracingMode(ProxyTorchDispatchMode):
         self._mode_key = PROXY_SLOT
         self._capture = tracer
         self.tracer: Any = TorchTracer(tracer)
+        tracer.recorder.fx_tracer = self.tracer
         self.decomposition_table = decomposition_table
-        self.emulate_precision_casts = False
+        self.emulate_precision_casts = emulates_precision_casts()
+        self._decomposing = 0
         # Used by torch's rule for regions that are traced once and called often.
         self._invoke_subgraph_names: set[str] = set()
         self._invoke_subgraph_cache: dict[Any, str] = {}
-        self.calls = tracer.new_calls()
+        self.calls = self._new_calls()
         self._displaced: list[TorchDispatchMode | None] = []
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # A capture as a whole runs outside Dynamo; torch's wrapper for each operator costs more
-        # than a dispatch.
+        # torch's wrapper for each operator costs more than a dispatch; see below.
         return False
 
     @classmethod
@@ -107,9 +116,9 @@ class TracingMode(ProxyTorchDispatchMode):
         self,
         exc_type: type[BaseException] | None,
         exc_value: BaseException | None,
-        traceback: TracebackType | None,
+        exc_traceback: TracebackType | None,
     ) -> None:
-        TorchDispatchMode.__exit__(self, exc_type, exc_value, traceback)
+        TorchDispatchMode.__exit__(self, exc_type, exc_value, exc_traceback)
         displaced = self._displaced.pop()
         if displaced is not None:
             push_mode(displaced)
@@ -120,11 +129,18 @@ class TracingMode(ProxyTorchDispatchMode):
     ) -> Generator[DecompositionTable, None, None]:
         """Use another decomposition table for a while."""
         previous = self.decomposition_table, self.calls
-        self.decomposition_table, self.calls = decomposition_table or {}, self._capture.new_calls()
+        self.decomposition_table = decomposition_table or {}
+        self.calls = self._new_calls()
         try:
             yield self.decomposition_table
         finally:
             self.decomposition_table, self.calls = previous
+
+    def _new_calls(self) -> FakeCalls | RealCalls | None:
+        # The memory does not know of the marks that emulating casts leaves on nodes.
+        if self.emulate_precision_casts:
+            return None
+        return self._capture.new_calls(self.decomposition_table)
 
     def __sym_dispatch__(
         self,
@@ -155,7 +171,12 @@ class TracingMode(ProxyTorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Record one operator and run it."""
-        kwargs = kwargs or {}
+        if traceback.should_preserve_node_meta and isinstance(func, OpOverload):
+            with operator_noted(func):
+                return self._see(func, args, kwargs or {})
+        return self._see(func, args, kwargs or {})
+
+    def _see(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func is torch.ops.prim.device.default:
             # Asked for at almost every operator; a fake tensor knows without a dispatch.
             return args[0].device if type(args[0]) is FakeTensor else func(*args, **kwargs)
@@ -163,8 +184,12 @@ class TracingMode(ProxyTorchDispatchMode):
             if isinstance(func, HigherOrderOperator):
                 return self._capture.record_higher_order(func, args, kwargs)
             return self._dispatch(func, args, kwargs)
-        except REFUSALS as refusal:
-            self._capture.refusal = self._capture.refusal or refusal
+        except Exception as error:
+            note_failure(error, func, (args, kwargs))
+            if isinstance(error, TypeError):
+                self._note_subclass(func, (args, kwargs))
+            if isinstance(error, REFUSALS):
+                self._capture.refusal = self._capture.refusal or error
             raise
 
     def _dispatch(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -182,11 +207,12 @@ class TracingMode(ProxyTorchDispatchMode):
     ) -> Any:
         leaves, spec = tree_flatten((args, kwargs))
         if not all(self._is_known(leaf) for leaf in leaves if isinstance(leaf, Tensor)):
+            self._note_subclass(func, leaves)
             return NotImplemented
         if func in self.decomposition_table:
-            with self:
-                result = self.decomposition_table[func](*args, **kwargs)
+            result = self._decomposed(func, args, kwargs)
             if result is not NotImplemented:
+                self._mark_low_precision()
                 return result
             # It may accept the next call, which must not go by the memory of this one.
             call = None
@@ -201,7 +227,8 @@ class TracingMode(ProxyTorchDispatchMode):
         if torch.Tag.data_dependent_output in func.tags:
             if folder.all_constant:
                 return folder.evaluate(func)
-            _refuse_reading(func, leaves)
+            if self._capture.options.refuse_reading:
+                _refuse_reading(func, leaves)
         return self._record(func, args, kwargs, folder, call)
 
     def _decompose_composite(
@@ -241,7 +268,28 @@ class TracingMode(ProxyTorchDispatchMode):
         recorder.track(output, node, constant)
         if call is not None and self.calls is not None:
             self.calls.learn(call, output)
+        self._mark_low_precision()
         return output
+
+    def _decomposed(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._decomposing += 1
+        try:
+            with self:
+                return self.decomposition_table[func](*args, **kwargs)
+        finally:
+            self._decomposing -= 1
+
+    def _mark_low_precision(self) -> None:
+        """Tell compilers to round where eager kernels round, after the last node.
+
+        Only what the program itself calls is marked: a kernel does not round between the operators
+        that it decomposes into.
+        """
+        if not self.emulate_precision_casts or self._decomposing:
+            return
+        node = next(reversed(self._capture.recorder.graph.nodes))
+        if any(_is_low_precision(each) for each in (node, *node.all_input_nodes)):
+            node.meta["low_precision_pointwise_barrier"] = True
 
     def _run(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operator; symbolic numbers that it computes on the way enter the graph only if
@@ -260,10 +308,22 @@ class TracingMode(ProxyTorchDispatchMode):
         with self:
             return (tensor != 0).item()
 
+    def _note_subclass(self, func: Any, operands: Any) -> None:
+        """Keep who did not handle an operator: Python's own operators hide it."""
+        for leaf in tree_leaves(operands):
+            kind = type(leaf)
+            if isinstance(leaf, Tensor) and kind not in _PLAIN_TENSORS:
+                self._capture.declined = str(func), f"{kind.__module__}.{kind.__qualname__}"
+
     def _is_known(self, tensor: Tensor) -> bool:
         return (
             type(tensor) in _PLAIN_TENSORS or self._capture.recorder.slots.get(tensor) is not None
         )
+
+
+def _is_low_precision(node: Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.dtype in _LOW_PRECISION
 
 
 def _refuse_reading(func: OpOverload, leaves: list[Any]) -> None:
@@ -276,6 +336,7 @@ def _refuse_reading(func: OpOverload, leaves: list[Any]) -> None:
         hint="keep the value in a tensor (torch.where, masking), or pass it as a Python number",
         stage="capture",
         location=current_location(),
+        operator=str(func),
     )
 
 
@@ -287,7 +348,12 @@ def _refuse_real_writes(func: OpOverload, args: tuple[Any, ...], kwargs: dict[st
             hint="pass the tensor as an input, or register it as a buffer of the module",
             stage="capture",
             location=current_location(),
+            operator=str(func),
         )
+
+
+# torch's control flow compiles itself when it is called, and would compile the dispatch below it.
+keep_from_dynamo(TracingMode.__torch_dispatch__)
 
 
 def written_operands(

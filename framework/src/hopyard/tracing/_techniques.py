@@ -22,6 +22,7 @@ class Techniques:
     Attributes:
         memory: Make again what an operator returned for operands of the same kind.
         direct_inputs: Make plain inputs fake without the fake mode's converter.
+        direct_propagation: Find what a simple operator returns without the fake mode.
         direct_values: Make the snapshots in node metadata without a trip through the dispatcher.
         single_memory: Switch the fake mode's own cache off meanwhile.
         lazy_code: Leave the generation of Python code until somebody reads or runs it.
@@ -29,6 +30,7 @@ class Techniques:
 
     memory: bool = True
     direct_inputs: bool = True
+    direct_propagation: bool = True
     direct_values: bool = True
     single_memory: bool = True
     lazy_code: bool = True

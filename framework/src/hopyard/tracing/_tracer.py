@@ -10,37 +10,36 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node, Proxy
 
 from hopyard_hookspecs import TracingMode as TracingModeName
 
 from .._torch.dispatch import HigherOrderOperator
-from .._torch.fake import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-)
+from .._torch.fake import FakeTensorMode
 from .._torch.predispatch import enable_python_dispatcher, hide_state_recorder
 from .._torch.proxies import ProxyTorchDispatchMode, suspend_tracing
-from .._torch.symbolic import (
-    GuardOnDataDependentSymNode,
-    ShapeEnv,
-    insert_deferred_runtime_asserts,
-)
-from ..errors import CaptureError, DataDependentError, HopyardError, UnsupportedError
+from .._torch.pytree import tree_leaves
+from .._torch.symbolic import ShapeEnv, insert_deferred_runtime_asserts
+from ..errors import CaptureError, HopyardError, UnsupportedError
+from ._explanations import explain
+from ._inputs import refuse_transformed
 from ._mode import DecompositionTable, TracingMode
 from ._techniques import Techniques
 from .bridge._reentry import announced
 from .bridge._regions import Region, lift_captured
 from .memory._calls import FakeCalls, RealCalls
+from .memory._propagation import Propagation
 from .memory._trained_calls import CallsAboveAutograd
-from .predispatch._functions import StateRecorder
 from .predispatch._modes import separate_threads
 from .predispatch._regions import admit_all
-from .provenance._locations import StackTraces, current_location, raising_location
+from .provenance._locations import current_location, raising_location
+from .provenance._module_calls import noticed
+from .provenance._module_stack import ModulePaths, ModuleStack
+from .provenance._origin import Origin
+from .provenance._stack_traces import StackTraces
 from .recording._recorder import Recorder
 from .recording._values import ValueRecorder
-from .symbols._refusals import explain_decision, explain_promise, undecidable_reported
+from .symbols._refusals import undecidable_reported
 
 TraceRuleFunction = Callable[
     ["Tracer", HigherOrderOperator, tuple[Any, ...], Mapping[str, Any]], Any
@@ -72,11 +71,9 @@ class TracingOptions:
         surroundings: Context managers entered, in order, around the user's code.
         stack_traces: Writes the source lines of nodes; None if they are not wanted.
         pre_dispatch: Whether operators are recorded above autograd.
-        record_module_stack: Whether nodes tell the modules that they were made in.
-        allow_fake_constants: Whether fake tensors that are no inputs may be used in real captures.
+        module_paths: Where the modules are found that nodes tell they were made in; None if nodes
+            do not tell.
         refuse_reading: Whether reading the value of a real tensor is refused.
-        proxy_module_inputs: Whether inputs that are modules are inputs of the graph.
-        note_functions: Whether a function mode notes which torch function a node comes from.
         techniques: What makes the capture fast.
     """
 
@@ -87,11 +84,8 @@ class TracingOptions:
     surroundings: tuple[Callable[[], AbstractContextManager[Any]], ...] = ()
     stack_traces: StackTraces | None = None
     pre_dispatch: bool = False
-    record_module_stack: bool = False
-    allow_fake_constants: bool = False
+    module_paths: ModulePaths | None = None
     refuse_reading: bool = True
-    proxy_module_inputs: bool = False
-    note_functions: bool = True
     techniques: Techniques = field(default_factory=Techniques.chosen)
 
 
@@ -101,36 +95,71 @@ class Tracer:
     A tracer is used once. Regions inside the function are captured by tracers of their own, which
     share the fake mode and the options.
 
+    Args:
+        options: How the capture is done.
+        outer: The tracer of the function that this one's is a region of.
+        graph: A graph to add to; a new one by default.
+        root: The module that owns what the graph reads; a new one by default.
+
     Attributes:
         recorder: The graph under construction.
         options: How the capture is done.
         refusal: The first reason for which the capture must fail, also if the program catches it.
+        declined: The last operator that was left to a tensor subclass, and the subclass.
         enable_thunkify: Read and set by torch while it computes with symbolic numbers.
     """
 
-    def __init__(self, options: TracingOptions, outer: Tracer | None = None) -> None:
+    def __init__(
+        self,
+        options: TracingOptions,
+        outer: Tracer | None = None,
+        *,
+        graph: Graph | None = None,
+        root: torch.nn.Module | None = None,
+    ) -> None:
         self.options = options
         self._outer = outer
         techniques = options.techniques
+        if options.fake_mode is not None and options.fake_mode.propagate_real_tensors:
+            # What is made directly is fake only, with no real tensor behind it.
+            techniques = techniques.without("memory", "direct_values")
+        self._memory = techniques.memory
         values = ValueRecorder(
             options.fake_mode,
             direct=techniques.direct_values,
             above_transforms=options.pre_dispatch,
         )
-        self.recorder = Recorder(values, options.stack_traces, lazy_code=techniques.lazy_code)
+        modules = None if options.module_paths is None else ModuleStack(options.module_paths)
+        self.recorder: Recorder = Recorder(
+            values,
+            Origin(options.stack_traces, modules),
+            lazy_code=techniques.lazy_code,
+            outer=None if outer is None else outer.recorder,
+            graph=graph,
+            root=root,
+        )
         self.refusal: Exception | None = None
+        self.declined: tuple[str, str] | None = None
         self.enable_thunkify = False
         self._mode = TracingMode(self, options.decompositions)
 
-    def new_calls(self) -> FakeCalls | RealCalls | None:
+    def new_calls(self, decompositions: DecompositionTable) -> FakeCalls | RealCalls | None:
         """Return an empty memory of calls, for one decomposition table; None if switched off."""
-        if not self.options.techniques.memory:
+        if not self._memory:
             return None
-        if self.options.fake_mode is None:
-            return RealCalls(self.recorder)
+        fake_mode = self.options.fake_mode
+        if fake_mode is None:
+            return RealCalls(self.recorder, decompositions)
         if self.options.pre_dispatch:
-            return CallsAboveAutograd(self.recorder)
-        return FakeCalls(self.recorder)
+            return CallsAboveAutograd(self.recorder, decompositions)
+        direct = self.options.techniques.direct_propagation and Propagation.suits(fake_mode)
+        propagation = Propagation(self.recorder.values.fakes) if direct else None
+        return FakeCalls(self.recorder, decompositions, propagation)
+
+    @property
+    def mode(self) -> TracingMode:
+        """The dispatch mode that sees the operators of the captured function."""
+        return self._mode
 
     @property
     def shape_env(self) -> ShapeEnv | None:
@@ -164,24 +193,62 @@ class Tracer:
         Raises:
             CaptureError: The function raised, or did something that a graph cannot hold.
         """
-        try:
+        with self._explained(), self._computing():
+            with suspend_tracing():
+                for placeholder, value in zip(placeholders, values, strict=True):
+                    self._add_input(placeholder, value)
             with self._surroundings():
-                with suspend_tracing():
-                    for placeholder, value in zip(placeholders, values, strict=True):
-                        self.recorder.placeholder(placeholder.name, value, placeholder.default)
                 output = function(*values)
                 if self.refusal is not None:
                     raise self.refusal
+                if self._outer is None:
+                    refuse_transformed(tree_leaves(output), "an output")
                 self.recorder.output(output, annotation)
             return self.recorder.finish(name)
+
+    @contextmanager
+    def recording(self) -> Generator[None, None, None]:
+        """Record what this thread does, instead of what a function does.
+
+        Inputs and the output are the caller's matter.
+
+        Raises:
+            CaptureError: The program raised, or did something that a graph cannot hold.
+        """
+        with self._explained(), self._computing(), self._surroundings():
+            yield
+            if self.refusal is not None:
+                raise self.refusal
+
+    @contextmanager
+    def _explained(self) -> Generator[None, None, None]:
+        """Let errors tell where and why, and forget in the end which node stands for what."""
+        try:
+            yield
         except HopyardError as error:
             if isinstance(error, CaptureError) and error.partial_graph is None:
                 error.partial_graph = self.recorder.graph
+                error.location = error.location or raising_location(error.__traceback__)
             raise
         except Exception as error:
-            raise self._explain(error) from error
+            explained = explain(error, self.declined, self.shape_env, self.recorder.graph)
+            explained.partial_graph = self.recorder.graph
+            raise explained from error
         finally:
             self.recorder.slots.clear()
+            self.recorder.objects.clear()
+
+    def _add_input(self, placeholder: Placeholder, value: Any) -> None:
+        try:
+            self.recorder.placeholder(placeholder.name, value, placeholder.default)
+        except CaptureError:
+            raise
+        except Exception as error:
+            raise UnsupportedError(
+                f"the example input {placeholder.name} cannot be described in a graph: {error}",
+                hint="pass the plain tensors that it is made from",
+                stage="capture",
+            ) from error
 
     def record_higher_order(
         self, operator: HigherOrderOperator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -209,9 +276,13 @@ class Tracer:
 
     def subtracer(self, decompositions: DecompositionTable | None = None) -> Tracer:
         """Return a tracer for a body inside the captured function."""
-        if decompositions is None:
-            return Tracer(self.options, self)
-        return Tracer(dataclasses.replace(self.options, decompositions=decompositions), self)
+        traces = self.options.stack_traces
+        options = dataclasses.replace(
+            self.options, stack_traces=None if traces is None else traces.for_region()
+        )
+        if decompositions is not None:
+            options = dataclasses.replace(options, decompositions=decompositions)
+        return Tracer(options, self)
 
     def trace_region(self, body: Callable[..., Any], operands: Sequence[Any], name: str) -> Region:
         """Capture the body of a higher-order operator.
@@ -241,6 +312,14 @@ class Tracer:
         """Add a call to the graph without running it."""
         return self.recorder.call(operator, args, kwargs, name)
 
+    def with_proxies(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        """Return `values`, those of the placeholders, with proxies in place of modules."""
+        nodes = self.recorder.graph.find_nodes(op="placeholder")
+        return tuple(
+            Proxy(node, self._mode.tracer) if isinstance(value, torch.nn.Module) else value
+            for node, value in zip(nodes, values, strict=True)
+        )
+
     def track(self, value: Any, node: Node) -> Any:
         """Let `node` stand for `value` and return `value`."""
         self.recorder.bind_symbols(node, value, self.shape_env)
@@ -256,7 +335,8 @@ class Tracer:
         return self._outer is not None and self._outer._is_captured(value)
 
     @contextmanager
-    def _surroundings(self) -> Generator[None, None, None]:
+    def _computing(self) -> Generator[None, None, None]:
+        """Enter what values are computed with."""
         pre_dispatch = self.options.pre_dispatch
         with ExitStack() as stack:
             if self._outer is None:
@@ -268,48 +348,32 @@ class Tracer:
                 stack.enter_context(undecidable_reported(self.shape_env, self._refuse))
             if self.options.fake_mode is not None:
                 stack.enter_context(self.options.fake_mode)
-                # Above autograd the tracer sees an operator once; the fake mode sees what it calls.
-                if self.options.techniques.single_memory and not pre_dispatch:
+                # Above autograd the tracer sees an operator once; the fake mode sees what it calls,
+                # and may remember that unless the look-up would add guards.
+                remembers = pre_dispatch and self.options.tracing_mode == "fake"
+                if self.options.techniques.single_memory and not remembers:
                     stack.enter_context(_own_cache_disabled(self.options.fake_mode))
+            # Before the surroundings, which may ask for the tracer.
+            stack.enter_context(announced(self))
             if pre_dispatch:
                 separate_threads()
                 admit_all(TracingMode)
             if pre_dispatch or self.options.tracing_mode == "symbolic":
                 stack.enter_context(enable_python_dispatcher())
-            for surrounding in self.options.surroundings:
-                stack.enter_context(surrounding())
-            if pre_dispatch:
-                stack.enter_context(StateRecorder(self, self._mode))
-            stack.enter_context(self._mode)
-            stack.enter_context(announced(self))
             yield
 
     def _refuse(self, error: Exception) -> None:
         self.refusal = self.refusal or error
 
-    def _explain(self, error: Exception) -> CaptureError:
-        location = raising_location(error.__traceback__)
-        explained: CaptureError
-        if isinstance(error, (DataDependentOutputException, DynamicOutputShapeException)):
-            explained = DataDependentError(
-                f"{error.func} depends on the values of a tensor, which a fake capture lacks",
-                hint="keep the value in a tensor, or compute it outside the captured function",
-                stage="capture",
-                location=location,
-            )
-        elif isinstance(error, GuardOnDataDependentSymNode):
-            explained = explain_decision(error, self.shape_env, self.recorder.graph)
-        elif (promise := explain_promise(error, self.shape_env)) is not None:
-            explained = promise
-        else:
-            explained = CaptureError(
-                f"the captured function raised {type(error).__name__}: {error}",
-                hint="it must run on the example inputs without hopyard as well",
-                stage="capture",
-                location=location,
-            )
-        explained.partial_graph = self.recorder.graph
-        return explained
+    @contextmanager
+    def _surroundings(self) -> Generator[None, None, None]:
+        """Enter what sees the user's code: modes of plugins, then the tracer's own."""
+        with ExitStack() as stack:
+            for surrounding in self.options.surroundings:
+                stack.enter_context(surrounding())
+            stack.enter_context(self._mode)
+            stack.enter_context(noticed(self.recorder.origin.modules))
+            yield
 
 
 def refuse_lost_gradient(captured: Tensor) -> None:

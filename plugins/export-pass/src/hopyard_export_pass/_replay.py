@@ -11,7 +11,7 @@ from torch.nn import Module
 
 from hopyard.errors import UsageError
 from hopyard.operators import HigherOrderOperator, OpOverload
-from hopyard.tracing import Recorder, ValueRecorder, fakify
+from hopyard.tracing import Recorder, ValueRecorder, assign_attribute, fakify
 
 from ._compare import attribute, describe
 from ._values import NodeMetadata, ProxyValue, map_leaves
@@ -185,7 +185,7 @@ class Replay:
             target = str(node.target)
             if _find(self._recorder.root, target) is original:
                 del self._reads[id(original)]
-                _assign(self._recorder.root, target, value)
+                assign_attribute(self._recorder.root, target, value)
                 return self._remember(value, node)
         base = "_tensor_constant" if isinstance(value, Tensor) else "_module"
         number = 0
@@ -198,7 +198,7 @@ class Replay:
         return node
 
     def _read_anew(self, value: Any, target: str) -> Node:
-        _assign(self._recorder.root, target, value)
+        assign_attribute(self._recorder.root, target, value)
         node = self._recorder.graph.create_node("get_attr", target, (), {})
         self._settle_name(node, target, target.replace(".", "_"))
         return self._remember(value, node)
@@ -242,14 +242,3 @@ def _find(root: Module, target: str) -> Any:
         return attribute(root, target)
     except AttributeError:
         return None
-
-
-def _assign(root: Module, target: str, value: Any) -> None:
-    """Make `value` what `target` reads from `root`, with modules on the way."""
-    *path, name = target.split(".")
-    owner = root
-    for step in path:
-        if not hasattr(owner, step):
-            owner.add_module(step, Module())
-        owner = getattr(owner, step)
-    setattr(owner, name, value)

@@ -3,6 +3,10 @@
 torch keeps the active tracer in one variable for all threads. While any capture of ours runs, that
 variable holds a forwarder that looks the tracer up for the calling thread, so that captures on
 several threads do not meet.
+
+The same holds for the flag by which compiled functions learn that they are traced. They refuse to
+be, and rightly: what a compiler has made of a function need not call any operator, and would leave
+the example's result in the graph as a constant.
 """
 
 from __future__ import annotations
@@ -45,11 +49,25 @@ class Forwarder:
         return _subgraph(function, args, table)
 
 
+class Flag:
+    """True on threads that capture, elsewhere what the displaced flag is."""
+
+    def __bool__(self) -> bool:
+        return _active.tracer is not None or bool(_displaced_flag)
+
+
 _active = _Active()
 _forwarder = Forwarder()
+_flag = Flag()
 _lock = threading.Lock()
 _captures = 0
 _displaced: Any = None
+_displaced_flag: Any = False
+
+
+def active_tracer() -> Tracer | None:
+    """Return the tracer of the innermost capture on this thread, whether it records or not."""
+    return _active.tracer
 
 
 @contextmanager
@@ -65,21 +83,23 @@ def announced(tracer: Tracer) -> Iterator[None]:
 
 
 def _enter() -> None:
-    global _captures, _displaced
+    global _captures, _displaced, _displaced_flag
     with _lock:
         if _captures == 0:
-            _displaced = proxies.active_tracer()
+            _displaced, _displaced_flag = proxies.active_tracer(), proxies.tracing_flag()
             proxies.set_active_tracer(_forwarder)
+            proxies.set_tracing_flag(_flag)
         _captures += 1
 
 
 def _leave() -> None:
-    global _captures, _displaced
+    global _captures, _displaced, _displaced_flag
     with _lock:
         _captures -= 1
         if _captures == 0:
             proxies.set_active_tracer(_displaced)
-            _displaced = None
+            proxies.set_tracing_flag(_displaced_flag)
+            _displaced, _displaced_flag = None, False
 
 
 def _subgraph(

@@ -16,23 +16,13 @@ from torch.fx import Node, Proxy
 from torch.fx import Tracer as FxTracer
 from torch.nn import Module
 
+from ..._torch.proxies import TrackedTensor
+from ..recording._objects import is_object
 from ..recording._slots import Slot
 from ..symbols._tracker import SYMBOLIC, Deferred
 
 if TYPE_CHECKING:
     from .._tracer import Tracer
-
-
-class TrackedTensor(NamedTuple):
-    """What torch keeps for a tensor.
-
-    Attributes:
-        proxy: The node that computes it, as a proxy.
-        constant: Its value, if known.
-    """
-
-    proxy: Proxy
-    constant: Tensor | None
 
 
 class LazyProxy(NamedTuple):
@@ -54,8 +44,8 @@ class TorchTracer(FxTracer):
         tensor_tracker: Its slots, as a mapping from tensors.
         symnode_tracker: Its symbolic numbers, as a mapping.
         sympy_expr_tracker: Its symbols, by expression.
-        script_object_tracker: Proxies of script objects.
-        opaque_tracker: Proxies of opaque objects.
+        script_object_tracker: Its script objects, as a mapping.
+        opaque_tracker: Its opaque objects; the same mapping.
     """
 
     def __init__(self, capture: Tracer) -> None:
@@ -67,8 +57,8 @@ class TorchTracer(FxTracer):
         self.tensor_tracker = _Tensors(self)
         self.symnode_tracker = _Numbers(self)
         self.sympy_expr_tracker: dict[Any, Any] = {}
-        self.script_object_tracker: dict[Any, Proxy] = {}
-        self.opaque_tracker: dict[Any, Proxy] = {}
+        self.script_object_tracker = self.opaque_tracker = _Objects(self)
+        # Who stands for the same real object is the recorder's to say.
         self._opaque_real_obj_proxy: dict[int, Proxy] = {}
         self.proxy_module_inputs = False
 
@@ -81,11 +71,26 @@ class TorchTracer(FxTracer):
     def enable_thunkify(self, value: bool) -> None:
         self.capture.enable_thunkify = value
 
+    def create_node(
+        self,
+        kind: str,
+        target: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        name: str | None = None,
+        type_expr: Any | None = None,
+    ) -> Node:
+        """Add a node and write on it where it comes from."""
+        node = self.graph.create_node(kind, target, args, kwargs, name, type_expr)
+        return self.capture.recorder.origin.mark(node)
+
+    def get_fresh_qualname(self, prefix: str) -> str:
+        """Return a free name for an attribute."""
+        return self.capture.recorder.attributes.fresh_name(prefix)
+
     def create_arg(self, a: Any) -> Any:
         """Return what stands for a value in a node's arguments."""
-        if isinstance(a, (Tensor, *SYMBOLIC)):
-            return self.capture.recorder.lower(a)
-        if isinstance(a, Module):
+        if isinstance(a, (Tensor, Module, *SYMBOLIC)) or is_object(a):
             return self.capture.recorder.lower(a)
         return super().create_arg(a)
 
@@ -97,6 +102,9 @@ class TorchTracer(FxTracer):
         if isinstance(value, SYMBOLIC):
             lowered = self.capture.recorder.lower(value)
             return Proxy(lowered, self) if isinstance(lowered, Node) else value
+        if is_object(value):
+            node = self.capture.recorder.objects.get(value)
+            return value if node is None else Proxy(node, self)
         return value
 
 
@@ -158,3 +166,31 @@ class _Numbers(MutableMapping[Any, LazyProxy]):
 
     def __len__(self) -> int:
         raise TypeError("nodes are found from their numbers")
+
+
+class _Objects(MutableMapping[Any, Proxy]):
+    """The script objects and opaque objects of a tracer under the names torch uses."""
+
+    def __init__(self, owner: TorchTracer) -> None:
+        self._owner = owner
+
+    def __getitem__(self, value: Any) -> Proxy:
+        node = self._owner.capture.recorder.objects.get(value)
+        if node is None:
+            raise KeyError(value)
+        return Proxy(node, self._owner)
+
+    def __setitem__(self, value: Any, proxy: Proxy) -> None:
+        self._owner.capture.recorder.objects.set(value, proxy.node)
+
+    def __contains__(self, value: object) -> bool:
+        return self._owner.capture.recorder.objects.get(value) is not None
+
+    def __delitem__(self, value: Any) -> None:
+        raise TypeError("an object keeps its node while it is traced")
+
+    def __iter__(self) -> Iterator[Any]:
+        raise TypeError("nodes are found from their objects")
+
+    def __len__(self) -> int:
+        raise TypeError("nodes are found from their objects")

@@ -22,7 +22,7 @@ as long as a trace, and serves one decomposition table.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -37,18 +37,20 @@ from torch.nn import Parameter
 
 from ..._torch.dispatch import (
     OpOverload,
+    autograd_would_have_decomposed,
     disable_torch_dispatch,
     excluded_dispatch_keys,
     included_dispatch_keys,
     is_any_autocast_enabled,
     is_cudnn_enabled,
     is_mkldnn_enabled,
-    layout_constraint,
     registered_kernels,
 )
-from ..._torch.fake import FakeTensor
+from ..._torch.fake import FakeTensor, active_fake_mode
 from ..recording._recorder import Recorder
 from ..symbols._tracker import SYMBOLIC, is_symbolic
+from ._operators import is_composite, is_predictable
+from ._propagation import MISSING, Propagation
 from ._recipes import Recipe, recipe_for
 from ._symbolic import Numbers, SymbolicMetadata, is_backed
 
@@ -68,17 +70,7 @@ _VALUES: Final = frozenset(
         type(None),
     )
 )
-_NEVER: Final = frozenset((aten.lift_fresh.default, aten.lift_fresh_copy.default))
-_UNPREDICTABLE: Final = (
-    torch.Tag.data_dependent_output,
-    torch.Tag.dynamic_output_shape,
-    torch.Tag.inplace_view,
-)
 _MASK_TYPES: Final = (torch.bool, torch.int8, torch.uint8)
-
-
-MISSING: Final = object()
-"""Stands for an output that has to be found the long way."""
 
 
 class Operator:
@@ -87,26 +79,31 @@ class Operator:
     Attributes:
         overload: The operator.
         predictable: Whether its results may be remembered.
+        composite: Whether autograd may decompose it.
+        listed: Whether it is recorded as what the decomposition table makes of it.
     """
 
-    __slots__ = ("overload", "predictable")
+    __slots__ = ("composite", "listed", "overload", "predictable")
 
-    def __init__(self, overload: OpOverload) -> None:
+    def __init__(self, overload: OpOverload, decompositions: Container[OpOverload]) -> None:
         self.overload = overload
-        self.predictable = _is_predictable(overload)
+        self.predictable = is_predictable(overload)
+        self.composite = self.predictable and is_composite(overload)
+        self.listed = overload in decompositions
 
 
 class Operators:
     """The operators of a trace, by identity."""
 
-    def __init__(self) -> None:
+    def __init__(self, decompositions: Container[OpOverload]) -> None:
+        self._decompositions = decompositions
         self._known: dict[int, Operator] = {}
 
     def of(self, func: OpOverload) -> Operator:
         """Return what is known of an operator; it is kept, so that its identity stays its own."""
         known = self._known.get(id(func))
         if known is None:
-            known = self._known[id(func)] = Operator(func)
+            known = self._known[id(func)] = Operator(func, self._decompositions)
         return known
 
 
@@ -114,6 +111,7 @@ class Call(NamedTuple):
     """An operator call, read once.
 
     Attributes:
+        operator: What is called.
         key: What the result depends on.
         args: The positional arguments as a node holds them.
         kwargs: The keyword arguments as a node holds them.
@@ -123,6 +121,7 @@ class Call(NamedTuple):
             before the call is recorded.
     """
 
+    operator: Operator
     key: tuple[Any, ...]
     args: tuple[Any, ...]
     kwargs: dict[str, Any] | None
@@ -139,10 +138,10 @@ class _Calls:
         misses: Number of calls that were learned.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, decompositions: Container[OpOverload] = ()) -> None:
         self._recorder = recorder
         self._slot_name = recorder.slots.attribute
-        self._operators = Operators()
+        self._operators = Operators(decompositions)
         self.hits = 0
         self.misses = 0
 
@@ -174,7 +173,8 @@ class _Calls:
             key += self._knowledge()
             first: dict[Any, int] = {}
             key.append(tuple([first.setdefault(each.node, len(first)) for each in numbers]))
-        return Call(tuple(key), tuple(lowered), keywords, operands, numbers, bool(passed))
+        known = tuple(key), tuple(lowered), keywords
+        return Call(operator, *known, operands, numbers, bool(passed))
 
     def _knowledge(self) -> tuple[Any, ...]:
         """Return what operators may know of symbols."""
@@ -197,13 +197,25 @@ class _Calls:
 
 
 class FakeCalls(_Calls):
-    """Recipes of one trace, by key."""
+    """Recipes of one trace, by key.
 
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__(recorder)
+    Args:
+        recorder: Writes the calls.
+        decompositions: Operators that are not recorded as they are.
+        propagation: Answers calls that were not seen before; None if the fake mode shall.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        decompositions: Container[OpOverload] = (),
+        propagation: Propagation | None = None,
+    ) -> None:
+        super().__init__(recorder, decompositions)
         self._recipes: dict[tuple[Any, ...], Recipe] = {}
-        looks = recorder.values.metadata.looks
-        self._looks = looks
+        self._looks = recorder.values.metadata.looks
+        self._propagation = propagation
+        self._fake_mode = recorder.values.fakes.fake_mode
 
     def _knowledge(self) -> tuple[Any, ...]:
         assert self._looks is not None
@@ -217,13 +229,24 @@ class FakeCalls(_Calls):
             return type(value)([self._lowered(item) for item in value])
         return value
 
+    def read(
+        self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any] | None
+    ) -> Call | None:
+        """Return the call's key and lowered arguments, or None if it must take the long way.
+
+        Under another fake mode, or without one, the program gets other tensors than this trace's.
+        """
+        if active_fake_mode() is not self._fake_mode:
+            return None
+        return super().read(func, args, kwargs)
+
     def replay(
         self, func: OpOverload, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
-        """Record a call that was seen before and return its output, else :data:`MISSING`."""
+        """Record a call and return its output; :data:`MISSING` if that takes the long way."""
         recipe = self._recipes.get(call.key)
         if recipe is None:
-            return MISSING
+            return self._first(func, call, args, kwargs)
         self.hits += 1
         recorder = self._recorder
         lowered, keywords = call.args, call.kwargs
@@ -233,6 +256,24 @@ class FakeCalls(_Calls):
         node = recorder.write(func, lowered, keywords)
         with disable_torch_dispatch():
             return recipe.make(recorder, call.operands, node, Numbers(call.numbers))
+
+    def _first(
+        self, func: OpOverload, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Record a call without the fake mode if it is simple enough, else :data:`MISSING`."""
+        operator = call.operator
+        if self._propagation is None or operator.listed or call.numbers:
+            return MISSING
+        if operator.composite and autograd_would_have_decomposed(func, call.operands):
+            return MISSING
+        output = self._propagation.compute(func, args, kwargs)
+        if output is MISSING:
+            return MISSING
+        recorder = self._recorder
+        node = recorder.write(func, call.args, call.kwargs)
+        recorder.track(output, node)
+        self.learn(call, output)
+        return output
 
     def learn(self, call: Call, output: Any) -> None:
         """Remember what a call returned."""
@@ -313,8 +354,8 @@ class RealCalls(_Calls):
     That depends on the operator, on the registered kernels and on the devices of its operands.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__(recorder)
+    def __init__(self, recorder: Recorder, decompositions: Container[OpOverload] = ()) -> None:
+        super().__init__(recorder, decompositions)
         self._plain: set[tuple[Any, ...]] = set()
 
     def replay(
@@ -390,19 +431,3 @@ def _autocast() -> tuple[Any, ...]:
     return tuple(
         (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)) for device in devices
     )
-
-
-def needs_exact_strides(func: OpOverload) -> bool:
-    """Say whether an operator insists on the strides that it is called with."""
-    return bool(layout_constraint(func) == torch.Tag.needs_exact_strides)
-
-
-def _is_predictable(func: OpOverload) -> bool:
-    if func.namespace not in ("aten", "prims") or func in _NEVER or needs_exact_strides(func):
-        return False
-    if func is aten.index.Tensor:
-        return True
-    if any(argument.is_out for argument in func._schema.arguments):
-        # Such an operand may be resized to fit, which a recipe would not do.
-        return False
-    return not any(tag in func.tags for tag in _UNPREDICTABLE)

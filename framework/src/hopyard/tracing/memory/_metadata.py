@@ -24,7 +24,7 @@ class Metadata:
         offset: Offset into the storage, in elements.
         dtype: Element type.
         device: The device, the fake one for a fake tensor.
-        nbytes: Size of the storage.
+        nbytes: Size of the storage; None if it was not looked at.
         plain: What `meta["tensor_meta"]` says of a tensor that does not require grad.
         trained: What it says of one that does.
     """
@@ -40,13 +40,13 @@ class Metadata:
         "trained",
     )
 
-    def __init__(self, tensor: Tensor) -> None:
+    def __init__(self, tensor: Tensor, nbytes: int | None) -> None:
         self.shape = tuple(tensor.shape)
         self.stride = tensor.stride()
         self.offset = int(tensor.storage_offset())
         self.dtype = tensor.dtype
         self.device = tensor.device
-        self.nbytes = tensor.untyped_storage().nbytes()
+        self.nbytes = nbytes
         described: TensorMetadata = extract_tensor_metadata(tensor)
         self.plain = described._replace(requires_grad=False)
         self.trained = described._replace(requires_grad=True)
@@ -82,11 +82,18 @@ class Metadata:
 class MetadataTable:
     """The metadata seen in one trace.
 
+    Args:
+        shape_env: What is known of symbols; None in a trace without any.
+        storages: Whether to tell tensors apart by the sizes of their storages. Looking at a storage
+            counts as a use of it for as long as it lives, and autograd adds gradients in place only
+            if nobody else uses their storage.
+
     Attributes:
         looks: Those of tensors with symbolic sizes; None in a trace without symbols.
     """
 
-    def __init__(self, shape_env: ShapeEnv | None = None) -> None:
+    def __init__(self, shape_env: ShapeEnv | None = None, *, storages: bool = True) -> None:
+        self._storages = storages
         self._known: dict[tuple[Any, ...], Metadata] = {}
         self.looks = None if shape_env is None else Looks(shape_env)
 
@@ -100,8 +107,12 @@ class MetadataTable:
             return None
         if tensor._is_zerotensor() or tensor.is_conj() or tensor.is_neg():
             return None
-        nbytes = tensor.untyped_storage().nbytes()
-        if tensor._has_symbolic_sizes_strides or type(nbytes) is not int:
+        try:
+            nbytes = tensor.untyped_storage().nbytes() if self._storages else None
+        except NotImplementedError:
+            # A tensor of a function transform has no storage of its own.
+            return None
+        if tensor._has_symbolic_sizes_strides or type(nbytes) not in (int, type(None)):
             return None if self.looks is None else self.looks.of(tensor)
         key = (
             tensor.shape,
@@ -113,5 +124,5 @@ class MetadataTable:
         )
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = Metadata(tensor)
+            known = self._known[key] = Metadata(tensor, nbytes)
         return known

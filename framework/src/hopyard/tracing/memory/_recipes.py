@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 from torch.fx import Node
 
+from ..._torch.proxies import are_slots_kept
 from ._metadata import Metadata
 from ._symbolic import Numbers, SymbolicMetadata, symbolic_output
 
@@ -92,6 +93,9 @@ class Returned:
         slot = recorder.slots.get(tensor)
         assert slot is not None
         assert slot.metadata is not None
+        if are_slots_kept():
+            recorder.values.describe(node, tensor, slot.metadata)
+            return tensor
         recorder.adopt(tensor, node, slot.metadata)
         return tensor
 

@@ -14,6 +14,7 @@ from ..memory._metadata import Metadata
 from ..memory._symbolic import SymbolicMetadata
 
 _serial = itertools.count()
+_PREFIX = "_hopyard_slot_"
 
 
 @dataclass(slots=True)
@@ -44,7 +45,7 @@ class TensorSlots:
     """
 
     def __init__(self) -> None:
-        self.attribute = f"_hopyard_slot_{next(_serial)}"
+        self.attribute = f"{_PREFIX}{next(_serial)}"
         self._tensors: list[weakref.ref[Tensor]] = []
         self._slots: list[Slot] = []
         self._constants: dict[int, list[Slot]] = {}
@@ -86,6 +87,12 @@ class TensorSlots:
             if tensor is not None:
                 tensor.__dict__.pop(self.attribute, None)
         self._tensors.clear()
+
+
+def is_left_over(tensor: Tensor) -> bool:
+    """Say whether a capture that has ended made a tensor: its slot is there and empty."""
+    slots = [slot for name, slot in tensor.__dict__.items() if name.startswith(_PREFIX)]
+    return any(not hasattr(slot, "node") for slot in slots)
 
 
 def _memory_of(tensor: Tensor) -> int:

@@ -46,7 +46,10 @@ class ValueRecorder:
         self._direct = direct
         self._above_transforms = above_transforms
         self._fake_mode = fake_mode or FakeTensorMode(allow_fallback_kernels=True)
-        self.metadata = MetadataTable(self._fake_mode.shape_env)
+        # Recipes ask for the sizes of storages, and there are none in real captures.
+        self.metadata = MetadataTable(
+            None if fake_mode is None else fake_mode.shape_env, storages=fake_mode is not None
+        )
         self.fakes = FakeFactory(self._fake_mode)
 
     def annotate(self, node: Node, value: Any) -> AnyMetadata | None:
@@ -59,7 +62,7 @@ class ValueRecorder:
             with disable_torch_dispatch():
                 self.describe(node, value, metadata)
             return metadata
-        node.meta["val"] = self._snapshot(value)
+        node.meta["val"] = self._snapshot(value, include_real=node.op == "placeholder")
         if isinstance(value, FakeTensor) or not value.is_sparse:
             node.meta["tensor_meta"] = extract_tensor_metadata(value)
         return metadata
@@ -87,12 +90,15 @@ class ValueRecorder:
 
         node.meta["eager_input_vals"] = map_aggregate((node.args, node.kwargs), value_of)
 
-    def snapshot(self, value: Any) -> Any:
-        """Return a description of `value` that later in-place changes do not reach."""
+    def snapshot(self, value: Any, *, include_real: bool = False) -> Any:
+        """Return a description of `value` that later in-place changes do not reach.
+
+        With `include_real`, the description of a fake tensor keeps the real one behind it.
+        """
         if isinstance(value, Tensor):
-            metadata = self.metadata_of(value) if self._direct else None
+            metadata = self.metadata_of(value) if self._direct and not include_real else None
             if not isinstance(metadata, Metadata):
-                return self._snapshot(value)
+                return self._snapshot(value, include_real=include_real)
             with disable_torch_dispatch():
                 return self._made(value, metadata)
         if isinstance(value, (list, tuple)):
@@ -118,9 +124,9 @@ class ValueRecorder:
         assert isinstance(known, Metadata)
         return self.fakes.empty(known.shape, known.stride, known.dtype, known.device)
 
-    def _snapshot(self, value: Tensor) -> Tensor | None:
+    def _snapshot(self, value: Tensor, *, include_real: bool = False) -> Tensor | None:
         if isinstance(value, FakeTensor):
-            return fast_detach(value.fake_mode, value)
+            return fast_detach(value.fake_mode, value, include_real)
         if self._above_transforms and is_fake(value):
             return value.detach()
         if value.is_sparse:

@@ -13,7 +13,7 @@ from torch.fx import Graph
 
 from ..._torch.symbolic import GuardOnDataDependentSymNode, ShapeEnv
 from ...errors import CaptureError, DataDependentError
-from ..provenance._locations import is_users, raising_location
+from ..provenance._locations import is_users
 from ._tracker import is_symbolic
 
 
@@ -50,10 +50,18 @@ def undecidable_reported(
             del vars(shape_env)["evaluate_sym_node"]
 
 
-def explain_decision(
+def explain_symbols(
+    error: Exception, shape_env: ShapeEnv | None, graph: Graph
+) -> CaptureError | None:
+    """Return the error to raise for what a program cannot ask of symbols; None for any other."""
+    if isinstance(error, GuardOnDataDependentSymNode):
+        return _explain_decision(error, shape_env, graph)
+    return _explain_promise(error, shape_env)
+
+
+def _explain_decision(
     error: GuardOnDataDependentSymNode, shape_env: ShapeEnv | None, graph: Graph
 ) -> DataDependentError:
-    """Return what to tell about a decision by numbers that are only known when the program runs."""
     symbols = sorted(error.cond.free_symbols, key=str)
     told = "; ".join(_introduced(symbol, shape_env, graph) for symbol in symbols)
     example = symbols[0] if symbols else "u0"
@@ -63,12 +71,10 @@ def explain_decision(
         hint="use torch.where or torch.cond, promise the answer with torch._check, or declare a "
         f"range that decides it, such as torch._check({example} >= 2)",
         stage="capture",
-        location=raising_location(error.__traceback__),
     )
 
 
-def explain_promise(error: Exception, shape_env: ShapeEnv | None) -> CaptureError | None:
-    """Return what to tell about a `torch._check` that fails on symbols; None if it is no such."""
+def _explain_promise(error: Exception, shape_env: ShapeEnv | None) -> CaptureError | None:
     condition = _failed_check(error.__traceback__)
     if condition is None:
         return None
@@ -81,7 +87,6 @@ def explain_promise(error: Exception, shape_env: ShapeEnv | None) -> CaptureErro
         hint="correct the torch._check, or what was declared of the number before, or give "
         "example inputs that meet it",
         stage="capture",
-        location=raising_location(error.__traceback__),
     )
 
 

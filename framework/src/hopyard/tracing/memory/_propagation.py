@@ -1,0 +1,289 @@
+"""What an operator returns on plain fake tensors, asked of what the fake mode would ask.
+
+Torch's fake mode handles every kind of operand and every kind of operator, at a tenth of a
+millisecond for each operator before anything is computed, and it decomposes many operators into
+others that cost the same again. For plain operands, what it does comes down to one of four ways,
+which the operator alone decides:
+
+- run the operator's decomposition in Python, on fake tensors
+- run its composite kernel, on fake tensors
+- run the rule that was registered for it, on fake tensors
+- run its kernel for tensors on the meta device, and say that the results are on the operands'
+  device
+
+The first three call other operators, which are answered here as well. Plain are dense fake tensors
+of one device, of the mode at hand, whose sizes are numbers and whose values are not known, next to
+numbers and other constants. Whatever is not plain, not predictable, or raises is left to the fake
+mode, which then gives the answer or the error. That both give the same is tested over all of
+torch's operators.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..._torch.dispatch import (
+    OpOverload,
+    TorchDispatchMode,
+    disable_torch_dispatch,
+    preserve_dispatch_keys,
+    use_meta_kernels,
+)
+from ..._torch.fake import (
+    FakeTensor,
+    FakeTensorMode,
+    decomposition_table,
+    fake_rules,
+    fake_rules_by_kind,
+    has_fake_kernel,
+    is_decomposed_when_fake,
+    is_tensor_constructor,
+    like_constructors,
+    meta_table,
+)
+from ._fakes import FakeFactory
+from ._operators import is_composite, is_predictable
+
+MISSING: Final = object()
+"""Stands for an output that has to be found the long way."""
+
+_META: Final = torch.device("meta")
+_CPU: Final = torch.device("cpu")
+_CONSTANTS: Final = frozenset(
+    (bool, complex, float, int, str, torch.dtype, torch.layout, torch.memory_format, type(None))
+)
+
+Way = Callable[["Propagation", OpOverload, Sequence[Any], Mapping[str, Any], "Plain"], Any]
+"""Answers a call of an operator with plain arguments."""
+
+
+class Plain(NamedTuple):
+    """What plain arguments have in common.
+
+    Attributes:
+        device: The device of the tensors; None if there are none.
+        names_device: Whether a device is among the arguments.
+    """
+
+    device: torch.device | None
+    names_device: bool
+
+
+class Propagation(TorchDispatchMode):
+    """Answers operators on plain fake tensors of one fake mode.
+
+    As a mode, it answers the operators that a decomposition consists of.
+    """
+
+    def __init__(self, fakes: FakeFactory) -> None:
+        super().__init__()
+        self._fakes = fakes
+        self._fake_mode = fakes.fake_mode
+        self._ways: dict[int, tuple[OpOverload, Way | None]] = {}
+
+    @classmethod
+    def suits(cls, fake_mode: FakeTensorMode) -> bool:
+        """Say whether `fake_mode` is an ordinary one, that computes nothing besides."""
+        return type(fake_mode) is FakeTensorMode and not fake_mode.propagate_real_tensors
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # A capture as a whole runs outside Dynamo.
+        return False
+
+    @classmethod
+    def is_infra_mode(cls) -> bool:
+        """True: like the fake mode, it is not the user's."""
+        return True
+
+    def compute(self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Return what `func` returns, or :data:`MISSING` if only the fake mode can tell."""
+        way = self._way(func)
+        if way is None:
+            return MISSING
+        plain = self._read(args, kwargs)
+        if plain is None:
+            return MISSING
+        try:
+            output = way(self, func, args, kwargs, plain)
+        except Exception:  # noqa: BLE001
+            # The fake mode says what is wrong, in its own words.
+            return MISSING
+        return _as_declared(func, output)
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Answer an operator that a decomposition calls."""
+        kwargs = kwargs or {}
+        if func is torch.ops.prim.device.default and type(args[0]) is FakeTensor:
+            return args[0].fake_device
+        if isinstance(func, OpOverload):
+            output = self.compute(func, args, kwargs)
+            if output is not MISSING:
+                return output
+        return func(*args, **kwargs)
+
+    def _way(self, func: OpOverload) -> Way | None:
+        known = self._ways.get(id(func))
+        if known is None:
+            # The operator is kept with its way, so that its id is not given to another one.
+            known = self._ways[id(func)] = (func, _find_way(func, self._fake_mode))
+        return known[1]
+
+    def _read(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Plain | None:
+        """Return what plain arguments have in common, or None if they are not plain."""
+        device: torch.device | None = None
+        names_device = False
+        pending = [*args, *kwargs.values()]
+        for value in pending:
+            kind = type(value)
+            if kind is FakeTensor:
+                if device is None:
+                    device = value.fake_device
+                if not self._is_plain(value, device):
+                    return None
+            elif kind in _CONSTANTS:
+                continue
+            elif kind is torch.device:
+                names_device = True
+            elif kind in (list, tuple, torch.Size):
+                pending.extend(value)
+            else:
+                return None
+        return Plain(device, names_device)
+
+    def _is_plain(self, tensor: FakeTensor, device: torch.device) -> bool:
+        return (
+            tensor.fake_mode is self._fake_mode
+            and tensor.fake_device == device
+            and tensor.constant is None
+            and tensor.layout is torch.strided
+            and not tensor._has_symbolic_sizes_strides
+            and not (tensor.is_quantized or tensor.is_nested or tensor._is_zerotensor())
+            and not (tensor.is_conj() or tensor.is_neg())
+        )
+
+    def on_meta(
+        self,
+        func: OpOverload,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        device: torch.device,
+    ) -> Any:
+        """Run the kernel for the meta device and say that the results are on `device`."""
+        with disable_torch_dispatch():
+            with preserve_dispatch_keys():
+                use_meta_kernels(True)
+                self._fake_mode.in_kernel_invocation = True
+                try:
+                    output = func(*args, **kwargs)
+                finally:
+                    self._fake_mode.in_kernel_invocation = False
+            return self._dress(output, device)
+
+    def _dress(self, output: Any, device: torch.device) -> Any:
+        if isinstance(output, (list, tuple)):
+            return [self._dress(item, device) for item in output]
+        if not isinstance(output, Tensor) or type(output) is FakeTensor:
+            return output
+        if output.device != _META or output.layout is not torch.strided:
+            raise TypeError("the result is not a plain tensor on the meta device")
+        return self._fakes.snapshot(output, device)
+
+
+def _find_way(func: OpOverload, fake_mode: FakeTensorMode) -> Way | None:
+    """Return the way that the fake mode goes for plain operands, None if it is not simple."""
+    if not is_predictable(func) or has_fake_kernel(func):
+        return None
+    if func not in meta_table and not fake_mode.cpp_meta_supports_symint(func):
+        if func in decomposition_table and is_decomposed_when_fake(func):
+            return functools.partial(_decompose, decomposition_table[func])
+        if is_composite(func):
+            return functools.partial(_decompose, func.decompose)
+    if func.namespace == "prims":
+        meta = getattr(func, "prim_meta_impl", None)
+        return None if meta is None else functools.partial(_decompose, meta)
+    if is_tensor_constructor(func) or func in like_constructors:
+        return _construct
+    rule = fake_rules.get(func)
+    if rule is not None:
+        return functools.partial(_apply, rule)
+    for applies, rule in fake_rules_by_kind:
+        if applies(func):
+            return functools.partial(_apply, rule)
+    return _run_on_meta
+
+
+def _decompose(
+    decomposition: Callable[..., Any],
+    propagation: Propagation,
+    func: OpOverload,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    plain: Plain,
+) -> Any:
+    with propagation:
+        return _fake(decomposition(*args, **kwargs))
+
+
+def _apply(
+    rule: Callable[..., Any],
+    propagation: Propagation,
+    func: OpOverload,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    plain: Plain,
+) -> Any:
+    with propagation:
+        return _fake(rule(propagation._fake_mode, func, *args, **kwargs))
+
+
+def _construct(
+    propagation: Propagation,
+    func: OpOverload,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    plain: Plain,
+) -> Any:
+    device = kwargs.get("device") or plain.device or _CPU
+    if device != plain.device and device != _CPU:
+        # The current one, if it has no number.
+        return MISSING
+    return propagation.on_meta(func, args, {**kwargs, "device": _META}, device)
+
+
+def _run_on_meta(
+    propagation: Propagation,
+    func: OpOverload,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    plain: Plain,
+) -> Any:
+    if plain.device is None or plain.names_device:
+        return MISSING
+    return propagation.on_meta(func, args, kwargs, plain.device)
+
+
+def _fake(output: Any) -> Any:
+    """Return the output of a rule, which makes fake tensors itself."""
+    items = output if isinstance(output, (list, tuple)) else (output,)
+    if any(isinstance(item, Tensor) and type(item) is not FakeTensor for item in items):
+        return MISSING
+    return MISSING if output is NotImplemented else output
+
+
+def _as_declared(func: OpOverload, output: Any) -> Any:
+    """Return several results as a tuple and one list of results as a list, as dispatch does."""
+    if not isinstance(output, (list, tuple)):
+        return output
+    return tuple(output) if len(func._schema.returns) > 1 else list(output)
