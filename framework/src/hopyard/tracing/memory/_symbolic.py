@@ -343,7 +343,10 @@ def symbolic_output(
     if operand is None:
         if offset != 0 or isinstance(elements, PassedOn):
             return None
-        if is_contiguous and any(isinstance(stride, PassedOn) for stride in strides):
+        if is_contiguous and (
+            any(isinstance(stride, PassedOn) for stride in strides)
+            or not _has_default_strides(metadata, fakes)
+        ):
             return None
         return SymbolicOutput(metadata, plan, None, is_contiguous=is_contiguous)
     assert source is not None
@@ -371,6 +374,19 @@ def knows_that_it_is_contiguous(
             return copy.is_contiguous()
         except _Computes:
             return False
+
+
+def _has_default_strides(metadata: SymbolicMetadata, fakes: FakeFactory) -> bool:
+    """Say whether strides are spelled as those that torch gives to a new contiguous tensor."""
+    known = metadata
+    with disable_torch_dispatch():
+        trial = fakes.symbolic(known.shape, None, known.nbytes, known.dtype, known.device)
+    strides: tuple[Any, ...] = trial.stride()
+    return [_spelled(one) for one in strides] == [_spelled(one) for one in known.stride]
+
+
+def _spelled(number: int | SymInt) -> Any:
+    return number.node.expr if isinstance(number, SymInt) else number
 
 
 class _Computes(Exception):
