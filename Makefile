@@ -54,6 +54,7 @@ docs: $(VENV)/.base ## Build the documentation into docs/_build/html; a warning 
 sweep: $(VENV)/.base ## Compare captures with torch's: operators, models, faults, threads, random programs.
 	$(BIN)/python tests/sweep/sweep_operators.py
 	$(BIN)/python tests/sweep/sweep_models.py
+	$(BIN)/python tests/sweep/sweep_programs.py --page docs/reference/captures.md
 	$(BIN)/python tests/sweep/sweep_robustness.py
 	$(BIN)/python tests/property/run_programs.py --count 20000
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +13,9 @@ pytest.importorskip("expecttest", reason="torch.testing._internal needs expectte
 
 import sweep_models
 import sweep_operators
+import sweep_programs
 import sweep_robustness
-from agreement import MODES, Outcome
+from agreement import MODES, PRE_DISPATCH, Outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -20,7 +23,8 @@ COUNTS = {"operators": 30, "custom operators": 3, "higher-order operators": 4}
 FEWER = {"operators": 12, "custom operators": 2, "higher-order operators": 2}
 """Symbolic captures take longer."""
 MODELS = ("bert", "resnet", "mamba")
-SYMBOLS = ("symbolic", "integers")
+PROGRAMS = ("text-result", "input-view-changed", "mask", "cond", "remembering", "bert")
+SYMBOLS = ("symbolic", "integers", PRE_DISPATCH + "symbolic")
 PLAIN = tuple(mode for mode in MODES if mode not in SYMBOLS)
 SETTLING_BYTES = 64 << 20
 """What a few symbolic captures fill sympy's caches with."""
@@ -53,6 +57,19 @@ def test_a_model_is_captured_as_torch_captures_it(name: str) -> None:
 def test_a_backward_pass_is_captured_as_torch_captures_it(mode: str) -> None:
     for _, verdict in sweep_models.sweep("gpt2", [("training", mode)]):
         assert verdict.outcome is Outcome.SAME, verdict.detail
+
+
+def test_programs_are_right_captured_exported_and_in_a_new_process(tmp_path: Path) -> None:
+    rows = [sweep_programs.sweep(name, tmp_path) for name in PROGRAMS]
+    sweep_programs.reload(rows, tmp_path)
+    assert {row.name: row.ours for row in rows if row.is_failure} == {}
+    assert [row.name for row in rows if row.program is None] == ["remembering"]
+
+
+def test_the_page_of_captures_lists_every_module() -> None:
+    page = Path(__file__).parents[2] / "docs" / "reference" / "captures.md"
+    names = re.findall(r"^\| ([a-z0-9-]+) \|", page.read_text(), re.MULTILINE)
+    assert names == [*sweep_programs.SMALL, *sweep_programs.MODELS]
 
 
 @pytest.mark.parametrize("mode", PLAIN)

@@ -26,7 +26,15 @@ from hopyard_hookspecs import (
 
 from .errors import CaptureError, HopyardError, PluginError, UnknownNameError, UsageError
 from .pipeline import Pipeline
-from .plugins import PluginManager, PluginStatus, Registered, distribution_for, resolve
+from .plugins import (
+    KERNEL,
+    PluginManager,
+    PluginStatus,
+    Registered,
+    distribution_for,
+    kernel,
+    resolve,
+)
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -77,7 +85,7 @@ class Session:
         strict: bool = True,
     ) -> None:
         self.plugins = PluginManager(
-            plugins=plugins, discover=discover, allow=allow, deny=deny, strict=strict
+            plugins=(kernel(), *plugins), discover=discover, allow=allow, deny=deny, strict=strict
         )
         self.modes = self._collect("mode", "hopyard_register_modes", "name", Mode)
         self.hops = self._collect("higher-order operator", "hopyard_register_hops", "name", Hop)
@@ -98,7 +106,7 @@ class Session:
         kwargs: Mapping[str, Any] | None = None,
         *,
         modes: Iterable[str] = (),
-        policies: Mapping[str, Policy] | None = None,
+        policy: Policy | Mapping[str, Policy] | None = None,
         decompositions: DecompositionTable | None = None,
     ) -> Program:
         """Capture a module or function as a program.
@@ -114,7 +122,7 @@ class Session:
             kwargs: Keyword example inputs.
             modes: Names of modes to use besides those that are always used. What they report is in
                 the program's `reports`.
-            policies: What becomes of safeguards' findings, by hazard code.
+            policy: What becomes of safeguards' findings: of all, or by hazard code.
             decompositions: Operators to record as what they decompose into, for example
                 `torch.export.default_decompositions()`.
 
@@ -131,7 +139,7 @@ class Session:
         request = CaptureRequest(target, args, dict(kwargs or {}))
         self.plugins.notify("hopyard_before_capture", request=request)
         try:
-            program = self._capture(request, modes, policies or {}, decompositions or {})
+            program = self._capture(request, modes, policy, decompositions or {})
         except BaseException as error:
             self._report_failure(request, error)
             raise
@@ -250,7 +258,9 @@ class Session:
         from .program import Manifest
 
         active = [
-            info.provider for info in self.plugins.infos if info.status is PluginStatus.ACTIVE
+            info.provider
+            for info in self.plugins.infos
+            if info.status is PluginStatus.ACTIVE and info.provider.plugin != KERNEL
         ]
         return Manifest(version("hopyard"), str(torch.__version__), tuple(active))
 
@@ -289,14 +299,17 @@ class Session:
         self,
         request: CaptureRequest,
         modes: Iterable[str],
-        policies: Mapping[str, Policy],
+        policy: Policy | Mapping[str, Policy] | None,
         decompositions: DecompositionTable,
     ) -> Program:
         from .program import CaptureOptions, capture
         from .safeguards import Observer, WatchList
 
         findings: list[Finding] = []
-        observer = Observer(WatchList.of(self.safeguards.values()), policies, findings)
+        watched = WatchList.of(self.safeguards.values())
+        if isinstance(policy, Policy):
+            policy = dict.fromkeys(watched.hazards, policy)
+        observer = Observer(watched, policy or {}, findings)
         entered = self._modes(request, modes)
         options = CaptureOptions(
             manifest=self.manifest(),
@@ -324,7 +337,7 @@ class Session:
         requested = {name: self.lookup("mode", name, self.modes) for name in names}
         default = {name: entry for name, entry in self.modes.items() if entry.value.default}
         chosen = {**default, **requested}
-        in_order = sorted(chosen.values(), key=lambda entry: (entry.value.order, entry.value.name))
+        in_order = sorted(chosen.values(), key=_place)
         return [_Entered(entry, request) for entry in in_order]
 
     def _report_failure(self, request: CaptureRequest, error: BaseException) -> None:
@@ -345,6 +358,11 @@ class Session:
 def load(path: str | PathLike[str], *, trust: bool = False) -> Program:
     """Read a program with the plugins that are installed; see :meth:`Session.load`."""
     return Session().load(path, trust=trust)
+
+
+def _place(entry: Registered[Mode]) -> tuple[bool, int, str]:
+    """Return where a mode stands: below the framework's own are only those of torch."""
+    return entry.provider.plugin != KERNEL, entry.value.order, entry.value.name
 
 
 def _itself(mode: _Entered) -> _Entered:

@@ -240,9 +240,9 @@ def test_the_remedies_that_the_message_names_work(session: hopyard.Session) -> N
 
 def test_a_policy_lets_it_through_with_a_record(session: hopyard.Session) -> None:
     with pytest.warns(UserWarning, match="HY101"):
-        warned = session.capture(with_no_grad, (torch.ones(2),), policies={"HY101": Policy.WARN})
-    recorded = session.capture(with_no_grad, (torch.ones(2),), policies={"HY101": Policy.RECORD})
-    ignored = session.capture(with_no_grad, (torch.ones(2),), policies={"HY101": Policy.IGNORE})
+        warned = session.capture(with_no_grad, (torch.ones(2),), policy={"HY101": Policy.WARN})
+    recorded = session.capture(with_no_grad, (torch.ones(2),), policy={"HY101": Policy.RECORD})
+    ignored = session.capture(with_no_grad, (torch.ones(2),), policy={"HY101": Policy.IGNORE})
     for program, policies in (
         (warned, {Policy.WARN}),
         (recorded, {Policy.RECORD}),
@@ -273,7 +273,7 @@ def test_the_mode_is_restored(
         before = state()
         for policy in (Policy.ERROR, Policy.RECORD):
             try:
-                session.capture(program, (torch.ones(2),), policies={"HY101": policy})
+                session.capture(program, (torch.ones(2),), policy={"HY101": policy})
             except SafeguardError:
                 assert policy is Policy.ERROR
             assert state() == before

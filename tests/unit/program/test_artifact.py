@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 import hopyard
 from hopyard import Program
@@ -900,3 +901,28 @@ torch.testing.assert_close(hopyard.load(sys.argv[1])(2, given)["y"].detach(), ex
     command = [sys.executable, "-W", "error", "-c", code, str(path), str(tmp_path / "values.pt")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+class Pair:
+    def __init__(self, *items: Tensor) -> None:
+        self.items = items
+
+
+def test_a_container_that_is_not_registered_here_is_named(
+    session: hopyard.Session, tmp_path: Path
+) -> None:
+    pytree.register_pytree_node(
+        Pair,
+        lambda pair: (list(pair.items), None),
+        lambda items, _: Pair(*items),
+        serialized_type_name="some.package.Pair",
+    )
+    try:
+        program = session.capture(lambda a: Pair(a, a + 1), (torch.ones(2),))
+        program.save(tmp_path / "it.pt2")
+        assert session.load(tmp_path / "it.pt2")(torch.ones(2)).items[1].tolist() == [2, 2]
+    finally:
+        pytree._deregister_pytree_node(Pair)
+    with pytest.raises(ArtifactError, match=r"some\.package\.Pair") as raised:
+        session.load(tmp_path / "it.pt2")
+    assert "some.package," in raised.value.hint

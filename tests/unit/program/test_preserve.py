@@ -163,7 +163,7 @@ def test_what_the_program_changes_around_it_is_put_back(
         with torch.set_grad_enabled(grad):
             around = surroundings()
             try:
-                session.capture(program, (torch.ones(2),), policies={"HY101": Policy.RECORD})
+                session.capture(program, (torch.ones(2),), policy={"HY101": Policy.RECORD})
             except CaptureError:
                 assert fails
             assert surroundings() == around

@@ -56,10 +56,10 @@ class Second(Guard):
 
 
 def capture(
-    target: Any, *guards: object, policies: Mapping[str, Policy] | None = None
+    target: Any, *guards: object, policy: Policy | Mapping[str, Policy] | None = None
 ) -> hopyard.Program:
     session = hopyard.Session(discover=False, plugins=guards or [Guard()])
-    return session.capture(target, (torch.ones(2),), policies=policies)
+    return session.capture(target, (torch.ones(2),), policy=policy)
 
 
 def sine(a: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def test_an_error_refuses_the_capture_at_the_line() -> None:
 
 def test_a_warning_is_issued_at_the_line_and_kept() -> None:
     with pytest.warns(UserWarning, match="TS001 sin of 2") as warned:
-        program = capture(sine, policies={"TS001": Policy.WARN})
+        program = capture(sine, policy={"TS001": Policy.WARN})
     (warning,) = warned
     assert (warning.filename, warning.lineno) == (__file__, LINE)
     (kept,) = program.findings
@@ -100,14 +100,15 @@ def test_a_warning_made_an_error_fails_the_capture() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(hopyard.errors.HopyardError):
-            capture(sine, policies={"TS001": Policy.WARN})
+            capture(sine, policy={"TS001": Policy.WARN})
     assert _get_current_function_mode_stack() == before
 
 
 def test_a_record_is_kept_in_silence() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        program = capture(sine, policies={"TS001": Policy.RECORD})
+        program = capture(sine, policy=Policy.RECORD)
+    assert capture(sine, policy={"TS001": Policy.RECORD}).findings == program.findings
     assert [(each.code, each.policy) for each in program.findings] == [("TS001", Policy.RECORD)]
     assert program(torch.ones(2)).tolist() == torch.full((2,), 2.0).sin().tolist()
 
@@ -115,7 +116,7 @@ def test_a_record_is_kept_in_silence() -> None:
 def test_what_is_ignored_leaves_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert capture(sine, policies={"TS001": Policy.IGNORE}).findings == ()
+        assert capture(sine, policy={"TS001": Policy.IGNORE}).findings == ()
 
 
 def test_a_hazard_has_a_policy_of_its_own() -> None:
@@ -123,7 +124,7 @@ def test_a_hazard_has_a_policy_of_its_own() -> None:
     (kept,) = capture(sine, guard).findings
     assert kept.policy is Policy.RECORD
     with pytest.raises(SafeguardError):
-        capture(sine, guard, policies={"TS002": Policy.ERROR})
+        capture(sine, guard, policy={"TS002": Policy.ERROR})
 
 
 def test_one_line_is_reported_once_and_two_lines_twice() -> None:
@@ -132,27 +133,27 @@ def test_one_line_is_reported_once_and_two_lines_twice() -> None:
             a = torch.sin(a)
         return a.sin() + torch.sin(a)
 
-    findings = capture(program, policies={"TS001": Policy.RECORD}).findings
+    findings = capture(program, policy={"TS001": Policy.RECORD}).findings
     lines = [each.location.line - program.__code__.co_firstlineno for each in findings]
     assert lines == [2, 3]
 
 
 def test_findings_travel_with_graphs_made_from_the_program() -> None:
-    program = capture(sine, policies={"TS001": Policy.RECORD})
+    program = capture(sine, policy={"TS001": Policy.RECORD})
     assert program.with_graph(program.graph_module).findings == program.findings
 
 
 def test_a_policy_that_is_none_is_refused() -> None:
     wrong: Any = {"TS001": "error"}
     with pytest.raises(UsageError) as caught:
-        capture(sine, policies=wrong)
+        capture(sine, policy=wrong)
     assert "Policy.ERROR" in str(caught.value)
 
 
 def test_an_unknown_code_is_answered_with_the_closest() -> None:
     ran: list[Tensor] = []
     with pytest.raises(UnknownNameError) as raised:
-        capture(ran.append, policies={"TS0O1": Policy.WARN})
+        capture(ran.append, policy={"TS0O1": Policy.WARN})
     assert raised.value.closest == "TS001"
     assert raised.value.valid == ("TS001", "TS002")
     assert ran == []
@@ -234,11 +235,11 @@ def test_several_safeguards_watch_one_function() -> None:
         return Finding("TS003", "second")
 
     guards = (Guard(first), Second(second, (Hazard("TS003", "third", remedy=""),)))
-    program = capture(sine, *guards, policies={"TS001": Policy.RECORD, "TS003": Policy.RECORD})
+    program = capture(sine, *guards, policy={"TS001": Policy.RECORD, "TS003": Policy.RECORD})
     assert sorted(seen) == ["first", "second"]
     assert {each.safeguard for each in program.findings} == {"test-sine", "test-second"}
     with pytest.raises(SafeguardError) as raised:
-        capture(sine, *guards, policies={"TS001": Policy.IGNORE})
+        capture(sine, *guards, policy={"TS001": Policy.IGNORE})
     assert raised.value.finding.safeguard == "test-second"
 
 
@@ -314,6 +315,6 @@ def test_nothing_is_left_of_an_observer_after_a_refusal() -> None:
 
 
 def test_programs_run_without_safeguards_of_later_sessions() -> None:
-    program = capture(sine, policies={"TS001": Policy.RECORD})
+    program = capture(sine, policy={"TS001": Policy.RECORD})
     hopyard.Session(discover=False, plugins=[Guard(BROKEN["raises"])])
     assert program(torch.zeros(2)).tolist() == torch.ones(2).sin().tolist()

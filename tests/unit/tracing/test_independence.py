@@ -112,6 +112,8 @@ def test_the_poison_works() -> None:
     assert all(inspect.isfunction(vars(hopyard.tracing.TracingMode)[name]) for name in METHODS)
 
 
+# Above autograd a backward pass reads constants, of which ours warns.
+@pytest.mark.filterwarnings("ignore::hopyard.errors.CaptureWarning")
 @pytest.mark.parametrize("options", captures().values(), ids=captures())
 def test_nothing_of_torchs_tracer_takes_part(options: dict[str, Any]) -> None:
     expected = captured(options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torch.utils import _pytree
 from torch.utils._pytree import TreeSpec as TreeSpec
 from torch.utils._pytree import keystr as keystr
 from torch.utils._pytree import tree_flatten as tree_flatten
@@ -13,9 +14,13 @@ from torch.utils._pytree import tree_unflatten as tree_unflatten
 from torch.utils._pytree import treespec_dumps as treespec_dumps
 from torch.utils._pytree import treespec_loads as treespec_loads
 
+registered_containers = _pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE
+"""Types of containers by the names that files give them."""
+
 __all__ = [
     "TreeSpec",
     "keystr",
+    "registered_containers",
     "tree_flatten",
     "tree_flatten_with_path",
     "tree_leaves",

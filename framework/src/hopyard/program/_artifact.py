@@ -22,12 +22,13 @@ from torch.export.graph_signature import SymBoolArgument
 from torch.fx import GraphModule, Node
 
 from .._torch.dispatch import HigherOrderOperator, higher_order_operators
+from .._torch.pytree import registered_containers
 from ..errors import ArtifactError, HopyardError, UnknownNameError
 from ._abandoned import PREFIX, in_use, remove_abandoned
 from ._calling_file import read_calling, write_calling
 from ._export import from_exported_program, to_exported_program
 from ._manifest import Manifest
-from ._vetting import Untrusted, check_members, read_members, repack
+from ._vetting import Untrusted, check_members, container_types, read_members, repack
 
 if TYPE_CHECKING:
     from ._program import Program
@@ -112,6 +113,7 @@ def load_program(
         _check_byte_order(members, source)
         _check_plugins(manifest, hops, status_of)
         check_members(members)
+        _check_containers(members, source)
         with _READING:
             exported = torch.export.load(repack(members))
         program = from_exported_program(exported, manifest)
@@ -164,6 +166,18 @@ def _check_plugins(
             distribution=distribution,
             status=status_of(distribution),
         )
+
+
+def _check_containers(members: Mapping[str, bytes], source: Path) -> None:
+    """Refuse inputs and results whose containers torch does not know in this process."""
+    for name in container_types(members):
+        if name not in registered_containers:
+            raise ArtifactError(
+                f"{source} takes or returns a {name}, which is not registered with torch here",
+                hint=f"import the module that registers it, perhaps {name.rpartition('.')[0]}, "
+                "before loading",
+                stage="load",
+            )
 
 
 def _is_of_torch(name: str) -> bool:

@@ -131,6 +131,15 @@ class CallingConvention:
             _check(leaf, value)
         return leaves
 
+    def guards(self) -> tuple[str, ...]:
+        """Return the conditions that :meth:`flatten` checks, one for each input."""
+        return tuple(
+            f"{leaf.path}: {leaf.expected}"
+            if isinstance(leaf.expected, TensorType)
+            else f"{leaf.path} == {leaf.expected!r}"
+            for leaf in self.inputs
+        )
+
     def unflatten(self, leaves: Sequence[Any]) -> Any:
         """Return the program's result in the structure of the captured function's."""
         return tree_unflatten(list(leaves), self.out_spec)

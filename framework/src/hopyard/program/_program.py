@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -47,7 +48,7 @@ class Program:
     returned before its results; calling the program writes the changes back.
 
     A program is not changed once it exists: passes make new programs, which share parameters with
-    the old.
+    the old. Two programs are equal if they compute the same from the same parameters.
 
     Attributes:
         graph_module: The graph. To edit it, copy it and use :meth:`with_graph`.
@@ -187,6 +188,26 @@ class Program:
         from ._artifact import save_program
 
         save_program(self, path)
+
+    @property
+    def guards(self) -> tuple[str, ...]:
+        """What a call is checked for, one condition each, as a user would write it."""
+        return self.convention.guards()
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both compute the same from the same; values of state do not count."""
+        if not isinstance(other, Program):
+            return NotImplemented
+        return self is other or self._structure == other._structure
+
+    def __hash__(self) -> int:
+        return hash(self._structure)
+
+    @cached_property
+    def _structure(self) -> Hashable:
+        from ._structure import structure_of
+
+        return structure_of(self)
 
     def __copy__(self) -> Program:
         return self

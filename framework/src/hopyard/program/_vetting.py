@@ -100,6 +100,16 @@ def check_members(members: Mapping[str, bytes]) -> None:
     _check_json(members[GRAPH], GRAPH)
 
 
+def container_types(members: Mapping[str, bytes]) -> set[str]:
+    """Return the containers that the calling conventions of a checked archive are made of."""
+    names: set[str] = set()
+    for key, value in _items(json.loads(members[GRAPH])):
+        if key in ("in_spec", "out_spec") and isinstance(value, str):
+            found = _items(json.loads(value))
+            names.update(str(name) for key, name in found if key == "type" and name is not None)
+    return names
+
+
 def repack(members: Mapping[str, bytes]) -> io.BytesIO:
     """Return an archive of checked members for torch to read."""
     buffer = io.BytesIO()

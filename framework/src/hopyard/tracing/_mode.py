@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.fx import Node
+from torch.fx import Node, traceback
 
 from .._torch.dispatch import (
     PROXY_SLOT,
@@ -32,12 +32,14 @@ from .._torch.fake import (
 from .._torch.inductor import emulates_precision_casts
 from .._torch.proxies import ProxyTorchDispatchMode
 from .._torch.pytree import tree_flatten, tree_leaves
+from .._torch.symbolic import GuardOnDataDependentSymNode
 from ..errors import CaptureError, DataDependentError, UnsupportedError
 from ._explanations import note_failure
 from .bridge._torch_tracer import TorchTracer
 from .memory._calls import Call, FakeCalls, RealCalls
 from .memory._operators import needs_exact_strides
 from .memory._propagation import MISSING
+from .provenance._inherited import operator_noted
 from .provenance._locations import current_location
 from .recording._constants import ConstantFolder
 
@@ -54,7 +56,12 @@ _SIZE_QUERIES = (aten.size.default, aten.stride.default, aten.storage_offset.def
 _LOW_PRECISION = (torch.bfloat16, torch.float16)
 
 
-REFUSALS = (CaptureError, DataDependentOutputException, DynamicOutputShapeException)
+REFUSALS = (
+    CaptureError,
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    GuardOnDataDependentSymNode,
+)
 """What only a capture raises. A program that catches it took a path that it would not take by
 itself.
 """
@@ -110,9 +117,9 @@ class TracingMode(ProxyTorchDispatchMode):
         self,
         exc_type: type[BaseException] | None,
         exc_value: BaseException | None,
-        traceback: TracebackType | None,
+        exc_traceback: TracebackType | None,
     ) -> None:
-        TorchDispatchMode.__exit__(self, exc_type, exc_value, traceback)
+        TorchDispatchMode.__exit__(self, exc_type, exc_value, exc_traceback)
         displaced = self._displaced.pop()
         if displaced is not None:
             push_mode(displaced)
@@ -168,7 +175,12 @@ class TracingMode(ProxyTorchDispatchMode):
         if func is _DEVICE and type(args[0]) is FakeTensor:
             # Asked for at almost every operator; a fake tensor knows without a dispatch.
             return args[0].fake_device
-        kwargs = kwargs or {}
+        if traceback.should_preserve_node_meta and isinstance(func, OpOverload):
+            with operator_noted(func):
+                return self._see(func, args, kwargs or {})
+        return self._see(func, args, kwargs or {})
+
+    def _see(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func is _DEVICE:
             return func(*args, **kwargs)
         try:
@@ -218,7 +230,8 @@ class TracingMode(ProxyTorchDispatchMode):
         if torch.Tag.data_dependent_output in func.tags:
             if folder.all_constant:
                 return folder.evaluate(func)
-            _refuse_reading(func, leaves)
+            if self._capture.options.refuse_reading:
+                _refuse_reading(func, leaves)
         return self._record(func, args, kwargs, folder, call)
 
     def _decompose_composite(

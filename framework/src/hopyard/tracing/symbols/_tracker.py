@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import sympy  # type: ignore[import-untyped]
 import torch
@@ -18,6 +18,10 @@ from torch.fx import Graph, Node
 
 from ..._torch.symbolic import SymNode, expression_handlers
 from ...errors import UnsupportedError
+from ..provenance._locations import current_location
+
+if TYPE_CHECKING:
+    from ..memory._symbolic import SymbolicMetadata
 
 Symbolic = SymInt | SymFloat | SymBool
 SYMBOLIC: tuple[type, ...] = (SymInt, SymFloat, SymBool)
@@ -56,12 +60,16 @@ class Deferred:
 class SymbolTracker:
     """The symbolic numbers of one graph.
 
+    Args:
+        mark: Writes on a node where it comes from.
+
     Attributes:
         used: Whether the trace has met a symbolic number at all.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, mark: Callable[[Node], Node]) -> None:
         self._graph = graph
+        self._mark = mark
         self._nodes: dict[SymNode, Deferred] = {}
         self._symbols: dict[sympy.Expr, tuple[Deferred, Symbolic]] = {}
         self.used = False
@@ -85,6 +93,22 @@ class SymbolTracker:
         self._track_query(tensor.numel(), aten.sym_numel.default, (node,))
         if not tensor.is_sparse:
             self._track_query(tensor.storage_offset(), aten.sym_storage_offset.default, (node,))
+
+    def track_numbers(self, metadata: SymbolicMetadata, node: Node) -> None:
+        """Do as :meth:`track_sizes` does, for a tensor of known metadata."""
+        self.used = True
+        known = self._nodes
+        for query, values in (
+            (aten.sym_size.int, metadata.shape),
+            (aten.sym_stride.int, metadata.stride),
+        ):
+            for index, value in enumerate(values):
+                if type(value) is SymInt and value.node not in known:
+                    self._track_query(value, query, (node, index))
+        if type(metadata.elements) is SymInt and metadata.elements.node not in known:
+            self._track_query(metadata.elements, aten.sym_numel.default, (node,))
+        if type(metadata.offset) is SymInt and metadata.offset.node not in known:
+            self._track_query(metadata.offset, aten.sym_storage_offset.default, (node,))
 
     def record(
         self, function: Callable[..., Any], args: Sequence[Any], result: Any, *, lazily: bool
@@ -147,6 +171,7 @@ class SymbolTracker:
                 f"no input or operator gives {', '.join(missing) or value.node.expr}",
                 hint="pass it as an input",
                 stage="capture",
+                location=current_location(),
             )
         return found
 
@@ -182,7 +207,7 @@ class SymbolTracker:
         return argument
 
     def _call(self, function: Callable[..., Any], args: tuple[Any, ...], value: Any) -> Node:
-        node = self._graph.create_node("call_function", function, args, {})
+        node = self._mark(self._graph.create_node("call_function", function, args, {}))
         node.meta["val"] = value
         return node
 
