@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ def recipes() -> st.SearchStrategy[Recipe]:
     )
 
 
-def verdicts(recipe: Recipe) -> tuple[Program, dict[str, Verdict]]:
+def verdicts(recipe: Recipe, modes: Sequence[str] = MODES) -> tuple[Program, dict[str, Verdict]]:
     """Return a program and how its captures compare, by mode."""
     program = assemble(recipe)
     table = TABLES[recipe.table]()
@@ -56,7 +56,7 @@ def verdicts(recipe: Recipe) -> tuple[Program, dict[str, Verdict]]:
             others=program.others,
             not_computed=reason or _hidden(program, mode),
         )
-        for mode in MODES
+        for mode in modes
     }
 
 
@@ -65,13 +65,13 @@ def _hidden(program: Program, mode: str) -> str:
     return HIDDEN if hidden else ""
 
 
-def check(recipe: Recipe) -> dict[str, Verdict]:
+def check(recipe: Recipe, modes: Sequence[str] = MODES) -> dict[str, Verdict]:
     """Check that both tracers agree on a program and that its graph computes what it does.
 
     Raises:
         AssertionError: They do not; the message is a program to run.
     """
-    program, found = verdicts(recipe)
+    program, found = verdicts(recipe, modes)
     for mode, verdict in found.items():
         assert verdict.outcome.agrees, (
             f"{mode}, decomposition table {recipe.table!r}, inputs "

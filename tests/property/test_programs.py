@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from agreement import MODES
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from programs import Recipe
 from strategies import check, recipes
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-@given(recipes())
-def test_a_random_program_is_captured_as_torch_captures_it(recipe: Recipe) -> None:
-    check(recipe)
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(recipes(), st.sampled_from(MODES))
+def test_a_random_program_is_captured_as_torch_captures_it(recipe: Recipe, mode: str) -> None:
+    check(recipe, [mode])

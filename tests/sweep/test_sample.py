@@ -15,7 +15,7 @@ import sweep_models
 import sweep_operators
 import sweep_programs
 import sweep_robustness
-from agreement import MODES, Outcome
+from agreement import MODES, PRE_DISPATCH, Outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -24,7 +24,7 @@ FEWER = {"operators": 12, "custom operators": 2, "higher-order operators": 2}
 """Symbolic captures take longer."""
 MODELS = ("bert", "resnet", "mamba")
 PROGRAMS = ("text-result", "input-view-changed", "mask", "cond", "remembering", "bert")
-SYMBOLS = ("symbolic", "integers")
+SYMBOLS = ("symbolic", "integers", PRE_DISPATCH + "symbolic")
 PLAIN = tuple(mode for mode in MODES if mode not in SYMBOLS)
 SETTLING_BYTES = 64 << 20
 """What a few symbolic captures fill sympy's caches with."""

@@ -26,7 +26,15 @@ from hopyard_hookspecs import (
 
 from .errors import CaptureError, HopyardError, PluginError, UnknownNameError, UsageError
 from .pipeline import Pipeline
-from .plugins import PluginManager, PluginStatus, Registered, distribution_for, resolve
+from .plugins import (
+    KERNEL,
+    PluginManager,
+    PluginStatus,
+    Registered,
+    distribution_for,
+    kernel,
+    resolve,
+)
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -77,7 +85,7 @@ class Session:
         strict: bool = True,
     ) -> None:
         self.plugins = PluginManager(
-            plugins=plugins, discover=discover, allow=allow, deny=deny, strict=strict
+            plugins=(kernel(), *plugins), discover=discover, allow=allow, deny=deny, strict=strict
         )
         self.modes = self._collect("mode", "hopyard_register_modes", "name", Mode)
         self.hops = self._collect("higher-order operator", "hopyard_register_hops", "name", Hop)
@@ -259,7 +267,9 @@ class Session:
         from .program import Manifest
 
         active = [
-            info.provider for info in self.plugins.infos if info.status is PluginStatus.ACTIVE
+            info.provider
+            for info in self.plugins.infos
+            if info.status is PluginStatus.ACTIVE and info.provider.plugin != KERNEL
         ]
         return Manifest(version("hopyard"), str(torch.__version__), tuple(active))
 
@@ -336,7 +346,7 @@ class Session:
         requested = {name: self.lookup("mode", name, self.modes) for name in names}
         default = {name: entry for name, entry in self.modes.items() if entry.value.default}
         chosen = {**default, **requested}
-        in_order = sorted(chosen.values(), key=lambda entry: (entry.value.order, entry.value.name))
+        in_order = sorted(chosen.values(), key=_place)
         return [_Entered(entry, request) for entry in in_order]
 
     def _report_failure(self, request: CaptureRequest, error: BaseException) -> None:
@@ -357,6 +367,11 @@ class Session:
 def load(path: str | PathLike[str], *, trust: bool = False) -> Program:
     """Read a program with the plugins that are installed; see :meth:`Session.load`."""
     return Session().load(path, trust=trust)
+
+
+def _place(entry: Registered[Mode]) -> tuple[bool, int, str]:
+    """Return where a mode stands: below the framework's own are only those of torch."""
+    return entry.provider.plugin != KERNEL, entry.value.order, entry.value.name
 
 
 def _itself(mode: _Entered) -> _Entered:

@@ -26,7 +26,8 @@ class Mode:
             `supports_higher_order_operators` is true is given the call of a region as such; any
             other sees only what is in the body, and the graph does not keep the region.
         summary: One line for listings.
-        order: Modes are entered in ascending order; the smallest is the outermost.
+        order: Modes are entered in ascending order; the smallest is the outermost. Those of
+            Hopyard itself come before all others, so that plugins' modes see a call first.
         default: Whether captures use the mode without being asked.
         reports: Whether what the factory returns is a :class:`ReportingMode`. The one that was
             made for the capture as a whole is asked. `hopyard run` uses such a mode without being

@@ -111,10 +111,12 @@ def test_hooks_are_listed_with_what_may_still_change(place):
     assert {line.split()[1] for line in lines[1:]} == {"stable", "provisional"}
 
 
-def test_an_environment_without_plugins_is_said_to_be_one(place, monkeypatch):
+def test_an_environment_without_plugins_has_the_frameworks_own(place, monkeypatch):
     monkeypatch.setattr("hopyard.plugins._manager.find", tuple)
     monkeypatch.delenv("HOPYARD_PLUGINS_ALLOW")
-    assert place.run("plugins", "list").out == "No plugins are installed.\n"
     assert place.run("passes").out == "No plugin provides a pass.\n"
     assert place.run("hops").out == "No plugin defines a higher-order operator.\n"
-    assert place.json("plugins", "list") == {"plugins": []}
+    (own,) = place.json("plugins", "list")["plugins"]
+    assert (own["plugin"], own["distribution"], own["status"]) == ("kernel", "hopyard", "active")
+    assert own["hooks"] == ["hopyard_register_modes"]
+    assert "kernel" in place.run("plugins", "list").out

@@ -28,6 +28,7 @@ from hopyard.analysis import (
     formula_for,
     written,
 )
+from hopyard.analysis._decomposing import decomposed
 from hopyard_hookspecs import Hop, hookimpl
 
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec")
@@ -281,6 +282,13 @@ def test_work_that_grows_with_the_bytes_is_none(function: Callable[..., Any]) ->
     assert not report.gaps
     assert report.total.flops == 0
     assert report.total.moved > 0
+
+
+def test_an_operator_that_decomposes_into_itself_is_taken_as_it_is() -> None:
+    operands = (spec(2, 3, 4, 4), spec(3), spec(3), spec(3), spec(3), True, 0.1, 1e-5)
+    call = Call(torch.ops.aten.native_batch_norm.default, operands, {}, (spec(2, 3, 4, 4),))
+    assert decomposed(call) is None
+    assert cost_of_call(call).gaps == ()
 
 
 def test_graphs_that_do_not_know_sizes_say_so() -> None:

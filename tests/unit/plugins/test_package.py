@@ -30,6 +30,8 @@ def test_public_names() -> None:
         "Candidate",
         "DENY_VARIABLE",
         "GivenPlugin",
+        "KERNEL",
+        "KERNEL_MODES",
         "PluginInfo",
         "PluginManager",
         "PluginStatus",
@@ -37,6 +39,7 @@ def test_public_names() -> None:
         "UNPACKAGED",
         "distribution_for",
         "find",
+        "kernel",
         "resolve",
     }
 

@@ -12,7 +12,7 @@ import pytest
 
 import hopyard
 from hopyard.errors import DuplicateNameError, PluginError, PluginLoadError, UnknownNameError
-from hopyard.plugins import PluginStatus
+from hopyard.plugins import KERNEL, PluginInfo, PluginStatus
 from hopyard_hookspecs import (
     Backend,
     CaptureRequest,
@@ -72,7 +72,20 @@ TABLES = ("modes", "hops", "trace_rules", "safeguards", "passes", "backends")
 
 
 def named(session: hopyard.Session) -> dict[str, list[str]]:
-    return {table: sorted(getattr(session, table)) for table in TABLES}
+    """Return what the given plugins registered, by kind: the framework's own plugin is left out."""
+    return {
+        table: sorted(
+            name
+            for name, entry in getattr(session, table).items()
+            if entry.provider.plugin != KERNEL
+        )
+        for table in TABLES
+    }
+
+
+def given(session: hopyard.Session) -> list[PluginInfo]:
+    """Return what is known of all plugins but the framework's own."""
+    return [info for info in session.plugins.infos if info.provider.plugin != KERNEL]
 
 
 def names_of(*names: str) -> dict[str, list[str]]:
@@ -85,7 +98,7 @@ def names_of(*names: str) -> dict[str, list[str]]:
 def test_a_plugin_given_by_the_program_needs_no_installation() -> None:
     session = hopyard.Session(discover=False, plugins=[Everything()])
     assert named(session) == names_of("mine")
-    (info,) = session.plugins.infos
+    (info,) = given(session)
     assert session.passes["mine"].provider == info.provider
     assert info.status is PluginStatus.ACTIVE
 
@@ -101,7 +114,7 @@ def test_a_plugin_that_fails_late_leaves_nothing(kind: str) -> None:
         discover=False, plugins=[Other("other"), Everything(wrong=kind)], strict=False
     )
     assert named(session) == names_of("other")
-    statuses = [info.status for info in session.plugins.infos]
+    statuses = [info.status for info in given(session)]
     assert sorted(statuses) == sorted([PluginStatus.ACTIVE, PluginStatus.FAILED])
     manifest = session.manifest()
     assert len(manifest.plugins) == 1
@@ -128,14 +141,14 @@ def test_installed_plugins_can_be_chosen() -> None:
     assert slugs <= every
     only = hopyard.Session(allow=slugs)
     active = {i.provider.plugin for i in only.plugins.infos if i.status is PluginStatus.ACTIVE}
-    assert active == slugs
+    assert active == {KERNEL, *slugs}
     without = hopyard.Session(deny=["strict-mode"])
     assert "strict_mode__region" not in without.hops
     assert "autograd-state" in without.safeguards
     with pytest.raises(UnknownNameError) as raised:
         without.hop("strict_mode__region")
     assert raised.value.distribution == "hopyard-strict-mode"
-    assert hopyard.Session(discover=False).plugins.infos == ()
+    assert given(hopyard.Session(discover=False)) == []
 
 
 @pytest.mark.parametrize(
@@ -169,7 +182,7 @@ def test_what_a_plugin_names_is_imported_when_it_is_used() -> None:
     session = hopyard.Session(discover=False, plugins=[Everything()])
     with pytest.raises(PluginError) as raised:
         session.backend("mine")
-    assert raised.value.plugin == session.plugins.infos[0].provider
+    assert raised.value.plugin == given(session)[0].provider
     with pytest.raises(PluginError):
         session.capture(len, ("x",), modes=["mine"])
 

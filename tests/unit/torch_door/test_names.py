@@ -31,6 +31,7 @@ from hopyard._torch import (
     inductor,
     objects,
     predispatch,
+    provenance,
     proxies,
     pytree,
     symbolic,
@@ -837,6 +838,109 @@ def _libraries() -> None:
             assert read() is not before
         finally:
             write(before)
+
+
+# provenance
+
+
+class Seeing(provenance.TorchFunctionMetadataMode):
+    def __init__(self) -> None:
+        self.functions: list[Any] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.functions.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+@check("provenance.TorchFunctionMetadataMode", "provenance.function_mode_count")
+@check("provenance.pop_function_mode", "provenance.push_function_mode")
+def _function_metadata() -> None:
+    torch.compiler.reset()
+    assert provenance.function_mode_count() == 0
+    with Seeing() as mode:
+        assert provenance.function_mode_count() == 1
+        assert provenance.pop_function_mode() is mode
+        torch.ones(1)
+        provenance.push_function_mode(mode)
+        torch.zeros(1)
+        # torch takes it off while it runs Dynamo.
+        assert torch.cond(torch.tensor(True), torch.sin, torch.cos, [torch.zeros(1)]) == 0
+    # What Dynamo compiles must not make another test's shapes dynamic.
+    torch.compiler.reset()
+    assert torch.ones not in mode.functions
+    assert torch.zeros in mode.functions
+
+
+@check("provenance.COPIED_KEYS", "provenance.next_autograd_number", "provenance.are_numbers_kept")
+@check("provenance.original_operator")
+def _copied_metadata() -> None:
+    seen: list[Any] = []
+
+    def program(x: Tensor) -> Tensor:
+        with fx.traceback.annotate({"part": 1}):
+            seen.append((provenance.are_numbers_kept(), provenance.next_autograd_number()))
+            return Noting(seen)(x)
+
+    assert {"custom", "from_node", "nn_module_stack", "original_aten"} <= {*provenance.COPIED_KEYS}
+    x = torch.ones(2, requires_grad=True)
+    with fx.traceback.preserve_node_meta():
+        graph_module = torch_make_fx(program)(x)
+    node = graph_module.graph.find_nodes(op="call_function", target=aten.sin.default)[0]
+    kept, number = seen[0]
+    assert not kept
+    assert node.meta["seq_nr"] == number
+    assert node.meta["custom"] == {"part": 1}
+    assert seen[1] is aten.sin.default
+    assert provenance.original_operator.get() is None
+
+
+class Noting:
+    def __init__(self, seen: list[Any]) -> None:
+        self.seen = seen
+
+    def __call__(self, x: Tensor) -> Tensor:
+        seen = self.seen
+
+        class Below(Seen):
+            def __torch_dispatch__(
+                self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+            ) -> Any:
+                seen.append(provenance.original_operator.get() or func)
+                return func(*args, **(kwargs or {}))
+
+        with Below():
+            return x.sin()
+
+
+@check("provenance.stack_trace_anchors", "provenance.uninteresting_files")
+def _stack_trace_frames() -> None:
+    @fx.traceback.annotate_fn({"part": 1})
+    def annotated(x: Tensor) -> Tensor:
+        return x.sin()
+
+    anchor = (__file__, "annotated")
+    assert anchor in provenance.stack_trace_anchors
+    assert fx._symbolic_trace.__file__ in provenance.uninteresting_files()
+    assert __file__ not in provenance.uninteresting_files()
+    graph_module = torch_make_fx(annotated, record_stack_traces=True)(torch.ones(2))
+    (node,) = graph_module.graph.find_nodes(op="call_function", target=aten.sin.default)
+    assert "in annotated" in node.stack_trace
+
+
+@check("provenance.are_stack_traces_demanded")
+def _demanded_stack_traces() -> None:
+    from torch._inductor import config
+
+    assert not provenance.are_stack_traces_demanded()
+    with config.patch({"trace.provenance_tracking_level": 1}):
+        assert provenance.are_stack_traces_demanded()
+
+
+@check("provenance.is_compiled")
+def _compiled_modules() -> None:
+    module = nn.Linear(2, 2)
+    assert not provenance.is_compiled(module)
+    assert provenance.is_compiled(torch.compile(module, backend="eager"))
 
 
 @check("dispatch.infra_mode", "dispatch.without_infra_mode")

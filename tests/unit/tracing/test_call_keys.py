@@ -85,7 +85,8 @@ def key_of() -> Callable[..., tuple[Any, ...]]:
             if isinstance(value, Tensor) and recorder.slots.get(value) is None:
                 recorder.placeholder(f"x{len(tracked)}", value)
                 tracked.append(value)
-        call = calls.read(operator, args, kwargs)
+        with fake_mode:
+            call = calls.read(operator, args, kwargs)
         assert call is not None
         return call.key
 
@@ -134,3 +135,14 @@ def test_values_types_names_and_the_operator(key_of: Any) -> None:
         key_of(x, [6], operator=torch.ops.aten.view.default),
     ]
     assert len(set(keys)) == len(keys)
+
+
+def test_another_fake_mode_or_none_takes_the_long_way() -> None:
+    fake_mode = FakeTensorMode()
+    calls = FakeCalls(Recorder(ValueRecorder(fake_mode)))
+    ones = torch.ops.aten.ones.default
+    with fake_mode:
+        assert calls.read(ones, ([3],), {}) is not None
+        with FakeTensorMode():
+            assert calls.read(ones, ([3],), {}) is None
+    assert calls.read(ones, ([3],), {}) is None

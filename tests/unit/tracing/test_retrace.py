@@ -14,7 +14,7 @@ from torch._functorch.aot_autograd import aot_export_joint_simple
 from torch._higher_order_ops.scan import scan
 from torch._higher_order_ops.while_loop import while_loop
 from torch._subclasses import FakeTensorMode
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, GraphModule, Node, traceback
 from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
 
@@ -162,6 +162,29 @@ def test_nodes_are_added_to_what_a_graph_has() -> None:
         graphs.append(graph)
     names = [[node.name for node in graph.nodes] for graph in graphs]
     assert names[0] == names[1] == ["x_1", "sin_default", "x_2", "y_1", "sin", "add", "output"]
+
+
+def test_metadata_is_taken_over_while_torch_preserves_it() -> None:
+    graph_module = captured(small)
+    for number, node in enumerate(graph_module.graph.nodes):
+        node.meta["stack_trace"] = f'  File "model.py", line {number}, in forward\n'
+        node.meta["nn_module_stack"] = {"": ("", f"Module{number}")}
+    graphs = []
+    for kind in (DecompositionInterpreter, proxy_tensor.DecompositionInterpreter):
+        graph = Graph()
+        with traceback.preserve_node_meta():
+            kind(graph_module, graph, TABLE).run(*fakes())
+        graphs.append(graph)
+    kept = [
+        [
+            (node.name, node.meta.get("stack_trace"), node.meta.get("nn_module_stack"))
+            for node in graph.nodes
+            if node.op == "call_function"  # ours keeps the metadata of inputs as well
+        ]
+        for graph in graphs
+    ]
+    assert kept[0] == kept[1]
+    assert len({trace for _, trace, _ in kept[0] if trace}) > 3
 
 
 def test_regions_are_decomposed_as_well() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial as _partial
+
 from torch import Tensor as _Tensor
 from torch._C import _get_dispatch_mode, _TorchDispatchModeKey
 from torch._C import _set_throw_on_mutable_data_ptr as forbid_data_access
@@ -33,12 +35,8 @@ from torch._subclasses.fake_tensor import is_fake as is_fake
 from torch._subclasses.fake_tensor import torch_decomp_decompositions as is_decomposed_when_fake
 from torch._subclasses.fake_tensor import unset_fake_temporarily as unset_fake_temporarily
 
-
-def active_fake_mode() -> FakeTensorMode | None:
-    """Return the fake mode that computes the operators of this thread, or None."""
-    mode: FakeTensorMode | None = _get_dispatch_mode(_TorchDispatchModeKey.FAKE)
-    return mode
-
+active_fake_mode = _partial(_get_dispatch_mode, _TorchDispatchModeKey.FAKE)
+"""Returns the fake mode that computes the operators of this thread, or None."""
 
 make_subclass = _Tensor._make_subclass
 """Gives a tensor another Python class; the result shares its storage."""

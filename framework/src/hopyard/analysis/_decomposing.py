@@ -50,7 +50,8 @@ def decomposed(call: Call) -> list[Call] | None:
     except FORMULA_ERRORS:
         # Not every decomposition runs without data; the caller says that there is no formula.
         return None
-    return recording.calls
+    # Some say that they decompose and call themselves.
+    return None if any(each.target is target for each in recording.calls) else recording.calls
 
 
 def _is_unknown(tensor: TensorSpec) -> bool:

@@ -9,7 +9,7 @@ from ..plugins import PluginInfo
 from ._answer import Answer, table
 from ._sessions import open_session
 
-SUMMARY = "List the installed plugins and what has become of each."
+SUMMARY = "List the plugins, Hopyard's own included, and what has become of each."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,8 +20,6 @@ def answer(_: argparse.Namespace) -> Answer:
     """List every plugin, broken ones included."""
     infos = open_session().plugins.infos
     data = {"plugins": [as_data(info) for info in infos]}
-    if not infos:
-        return Answer(["No plugins are installed."], data)
     rows = [
         (
             info.provider.plugin,

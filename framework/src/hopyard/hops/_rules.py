@@ -154,7 +154,7 @@ def trace_region(
     before = [_state(value) for value in operands]
     region = tracer.trace_region(body, operands, f"{operator.name()}_body")
     _refuse_changes(operator, before, [_state(value) for value in operands])
-    tracer.recorder.attach(region.graph_module, f"{operator.name()}_body")
+    tracer.recorder.attributes.attach(region.graph_module, f"{operator.name()}_body")
     operands = [region.graph_module, *operands, *region.captured]
     node = tracer.record_call(operator, operands, kwargs, operator.name())
     return tracer.track(operator(*operands, **kwargs), node)
@@ -166,7 +166,7 @@ def trace_operator(
     """Record a call as it is; modules among the operands become attributes of the graph."""
     for arg in args:
         if isinstance(arg, torch.nn.Module) and arg not in set(tracer.root.children()):
-            tracer.recorder.attach(arg, f"{operator.name()}_module")
+            tracer.recorder.attributes.attach(arg, f"{operator.name()}_module")
     node = tracer.record_call(operator, args, kwargs, operator.name())
     return tracer.track(operator(*args, **kwargs), node)
 

@@ -17,6 +17,9 @@ from ._find import Candidate as Candidate
 from ._find import find as find
 from ._given import UNPACKAGED as UNPACKAGED
 from ._given import GivenPlugin as GivenPlugin
+from ._kernel import KERNEL as KERNEL
+from ._kernel import KERNEL_MODES as KERNEL_MODES
+from ._kernel import kernel as kernel
 from ._manager import PluginInfo as PluginInfo
 from ._manager import PluginManager as PluginManager
 from ._manager import Registered as Registered

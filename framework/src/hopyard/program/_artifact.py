@@ -14,6 +14,7 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from operator import attrgetter
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -203,7 +204,7 @@ def _is_of_torch(name: str) -> bool:
 def _refuse_modules(program: Program) -> None:
     graph_module = program.graph_module
     for node in graph_module.graph.find_nodes(op="get_attr"):
-        value = getattr(graph_module, str(node.target))
+        value = attrgetter(str(node.target))(graph_module)
         if isinstance(value, torch.nn.Module) and not isinstance(value, GraphModule):
             raise ArtifactError(
                 f"the program holds {node.target}, a {type(value).__name__}, "

@@ -27,10 +27,10 @@ from ..errors import UnsupportedError
 from ..tracing import (
     DecompositionTable,
     Placeholder,
-    StackTraces,
     Tracer,
     TraceRuleFunction,
     TracingOptions,
+    UserTraces,
     fake_mode_for,
     fakify,
 )
@@ -91,7 +91,7 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
         fake_mode=fake_mode,
         decompositions={**DECLARED, **options.decompositions},
         trace_rules=options.trace_rules,
-        stack_traces=StackTraces(capture.__code__),
+        stack_traces=UserTraces(capture.__code__),
     )
     tracer = Tracer(dataclasses.replace(tracing, surroundings=options.surroundings))
     name = getattr(target, "__name__", type(target).__name__)

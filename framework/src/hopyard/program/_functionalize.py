@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from .._torch.dispatch import OpOverload
 from .._torch.exporting import rebind_unbacked
-from ..tracing import Placeholder, Tracer, TracingOptions
+from ..tracing import Placeholder, Tracer, TracingOptions, UserTraces
 
 
 def written_nodes(graph_module: GraphModule) -> Iterator[tuple[str, Node]]:
@@ -73,7 +73,8 @@ class _Replay(Interpreter):
 
     def __init__(self, graph_module: GraphModule, options: TracingOptions) -> None:
         super().__init__(graph_module)
-        self._stack_traces = options.stack_traces
+        traces = options.stack_traces
+        self._stack_traces = traces if isinstance(traces, UserTraces) else None
         self._shape_env = None if options.fake_mode is None else options.fake_mode.shape_env
 
     def run_node(self, n: Node) -> Any:

@@ -7,6 +7,7 @@ of the graph become outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -75,7 +76,7 @@ def lift_tensors(
     lifted = Lifted({}, {})
     placeholders: dict[int, Node] = {}
     for node in graph.find_nodes(op="get_attr"):
-        value = getattr(graph_module, str(node.target))
+        value = attrgetter(str(node.target))(graph_module)
         if not isinstance(value, Tensor):
             continue
         if id(value) not in placeholders:

@@ -46,10 +46,14 @@ from .bridge._reentry import active_tracer as active_tracer
 from .bridge._regions import Region as Region
 from .bridge._regions import drop_unused_attributes as drop_unused_attributes
 from .bridge._regions import lift_captured as lift_captured
-from .provenance._locations import StackTraces as StackTraces
+from .provenance._functions import FunctionMode as FunctionMode
+from .provenance._functions import function_mode_removed as function_mode_removed
 from .provenance._locations import current_location as current_location
 from .provenance._locations import node_location as node_location
 from .provenance._locations import raising_location as raising_location
+from .provenance._stack_traces import ForwardTraces as ForwardTraces
+from .provenance._stack_traces import StackTraces as StackTraces
+from .provenance._stack_traces import UserTraces as UserTraces
 from .recording._leaks import Leak as Leak
 from .recording._leaks import LeakWatch as LeakWatch
 from .recording._leaks import watch_leaks as watch_leaks

@@ -84,7 +84,7 @@ def get_isolated_graphmodule(
     function closes over one it becomes a constant.
 
     Returns:
-        A graph module that takes one list: the leaves of `(args, kwargs)` as torch's pytree orders
+        A graph module that takes one list, the leaves of `(args, kwargs)` as torch's pytree orders
         them.
     """
     wrapped, leaves = wrapper_and_args_for_make_fx(function, args, kwargs)

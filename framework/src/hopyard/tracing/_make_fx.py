@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch.fx import GraphModule
 from torch.nn import Module
 
+from hopyard_hookspecs import CaptureRequest
 from hopyard_hookspecs import TracingMode as TracingModeName
 
 from .._torch.fake import detect_fake_mode
 from .._torch.graphs import PyTreeCodeGen, PyTreeInfo
+from .._torch.provenance import are_stack_traces_demanded
 from .._torch.pytree import TreeSpec, tree_flatten, tree_unflatten
 from ..errors import UnknownNameError, UsageError
+from ..plugins import KERNEL_MODES, resolve
 from ._inputs import fake_mode_for, fakify, refuse_transformed, symbolize
 from ._mode import DecompositionTable
 from ._tracer import Placeholder, Tracer, TracingOptions, suspended
 from .predispatch._hidden import warn_of_hidden_tensors
-from .provenance._locations import StackTraces
+from .provenance._module_stack import ModulePaths
+from .provenance._stack_traces import ForwardTraces, StackTraces
 
 TRACING_MODES: tuple[TracingModeName, ...] = ("fake", "real", "symbolic")
 
@@ -97,19 +101,24 @@ def make_fx(
                     values = symbolize(values, fake_mode, integers=symbolic)
                 else:
                     values = fakify(values, fake_mode)
+        modules = _module_paths(function) if record_module_stack else None
+        request = CaptureRequest(function, args, {}, tracing_mode, pre_dispatch)
         options = TracingOptions(
             tracing_mode,
             fake_mode,
             dict(decomposition_table or {}),
-            stack_traces=StackTraces(sys._getframe().f_code) if record_stack_traces else None,
+            surroundings=_kernel_modes(request, functions=not _disable_torch_fn_metadata_mode),
+            stack_traces=_stack_traces(record_stack_traces, modules),
             pre_dispatch=pre_dispatch,
-            record_module_stack=record_module_stack,
-            allow_fake_constants=_allow_fake_constant,
+            module_paths=modules,
             refuse_reading=_error_on_data_dependent_ops,
-            proxy_module_inputs=proxy_module_inputs,
-            note_functions=not _disable_torch_fn_metadata_mode,
         )
-        graph_module = trace_function(Tracer(options), function, tree_unflatten(values, spec))
+        graph_module = trace_function(
+            Tracer(options),
+            function,
+            tree_unflatten(values, spec),
+            proxy_modules=proxy_module_inputs,
+        )
         if pre_dispatch:
             warn_of_hidden_tensors(graph_module, fakes=own_fakes)
         if fake_mode is not None and symbolic:
@@ -120,8 +129,37 @@ def make_fx(
     return captured
 
 
+def _kernel_modes(
+    request: CaptureRequest, *, functions: bool
+) -> tuple[Callable[[], AbstractContextManager[Any]], ...]:
+    """Return the modes that the framework's own plugin gives to sessions, for one capture."""
+    factories: list[Any] = [
+        resolve(mode.factory)
+        for mode in KERNEL_MODES
+        if functions or mode.name != "function-metadata"
+    ]
+    return tuple(functools.partial(factory, request) for factory in factories)
+
+
+def _module_paths(function: Callable[..., Any]) -> ModulePaths | None:
+    root = getattr(function, "_orig_mod", None)
+    return None if root is None else ModulePaths(root)
+
+
+def _stack_traces(wanted: bool, modules: ModulePaths | None) -> StackTraces | None:
+    if torch.fx.config.do_not_emit_stack_traces:
+        return None
+    if modules is not None:
+        return ForwardTraces(regions=True)
+    return ForwardTraces() if wanted or are_stack_traces_demanded() else None
+
+
 def trace_function(
-    tracer: Tracer, function: Callable[..., Any], args: Sequence[Any]
+    tracer: Tracer,
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    *,
+    proxy_modules: bool = False,
 ) -> GraphModule:
     """Trace a function; inputs are named after its parameters, nested ones by number.
 
@@ -129,6 +167,8 @@ def trace_function(
         tracer: An unused tracer.
         function: A function, module or other callable of positional arguments.
         args: What to call it with, fake tensors in fake captures; nested containers are allowed.
+        proxy_modules: Whether the function gets, in place of modules among the arguments, proxies
+            that record what is done with them.
     """
     values, spec = tree_flatten(tuple(args))
     names = _parameter_names(function, len(args))
@@ -136,6 +176,8 @@ def trace_function(
     output_spec: list[TreeSpec] = []
 
     def run(*leaves: Any) -> Any:
+        if proxy_modules:
+            leaves = tracer.with_proxies(leaves)
         output = function(*tree_unflatten(list(leaves), spec))
         if not nested:
             return output

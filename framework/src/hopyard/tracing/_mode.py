@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.fx import Node
+from torch.fx import Node, traceback
 
 from .._torch.dispatch import (
     PROXY_SLOT,
@@ -38,6 +38,7 @@ from .bridge._torch_tracer import TorchTracer
 from .memory._calls import Call, FakeCalls, RealCalls
 from .memory._operators import needs_exact_strides
 from .memory._propagation import MISSING
+from .provenance._inherited import operator_noted
 from .provenance._locations import current_location
 from .recording._constants import ConstantFolder
 
@@ -109,9 +110,9 @@ class TracingMode(ProxyTorchDispatchMode):
         self,
         exc_type: type[BaseException] | None,
         exc_value: BaseException | None,
-        traceback: TracebackType | None,
+        exc_traceback: TracebackType | None,
     ) -> None:
-        TorchDispatchMode.__exit__(self, exc_type, exc_value, traceback)
+        TorchDispatchMode.__exit__(self, exc_type, exc_value, exc_traceback)
         displaced = self._displaced.pop()
         if displaced is not None:
             push_mode(displaced)
@@ -164,7 +165,12 @@ class TracingMode(ProxyTorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Record one operator and run it."""
-        kwargs = kwargs or {}
+        if traceback.should_preserve_node_meta and isinstance(func, OpOverload):
+            with operator_noted(func):
+                return self._see(func, args, kwargs or {})
+        return self._see(func, args, kwargs or {})
+
+    def _see(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func is torch.ops.prim.device.default:
             # Asked for at almost every operator; a fake tensor knows without a dispatch.
             return args[0].device if type(args[0]) is FakeTensor else func(*args, **kwargs)
@@ -215,7 +221,8 @@ class TracingMode(ProxyTorchDispatchMode):
         if torch.Tag.data_dependent_output in func.tags:
             if folder.all_constant:
                 return folder.evaluate(func)
-            _refuse_reading(func, leaves)
+            if self._capture.options.refuse_reading:
+                _refuse_reading(func, leaves)
         return self._record(func, args, kwargs, folder, call)
 
     def _decompose_composite(

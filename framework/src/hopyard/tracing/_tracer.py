@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, GraphModule, Node, Proxy
 
 from hopyard_hookspecs import TracingMode as TracingModeName
 
@@ -30,10 +30,13 @@ from .bridge._regions import Region, lift_captured
 from .memory._calls import FakeCalls, RealCalls
 from .memory._propagation import Propagation
 from .memory._trained_calls import CallsAboveAutograd
-from .predispatch._functions import StateRecorder
 from .predispatch._modes import separate_threads
 from .predispatch._regions import admit_all
-from .provenance._locations import StackTraces, current_location, raising_location
+from .provenance._locations import current_location, raising_location
+from .provenance._module_calls import noticed
+from .provenance._module_stack import ModulePaths, ModuleStack
+from .provenance._origin import Origin
+from .provenance._stack_traces import StackTraces
 from .recording._recorder import Recorder
 from .recording._values import ValueRecorder
 
@@ -67,11 +70,9 @@ class TracingOptions:
         surroundings: Context managers entered, in order, around the user's code.
         stack_traces: Writes the source lines of nodes; None if they are not wanted.
         pre_dispatch: Whether operators are recorded above autograd.
-        record_module_stack: Whether nodes tell the modules that they were made in.
-        allow_fake_constants: Whether fake tensors that are no inputs may be used in real captures.
+        module_paths: Where the modules are found that nodes tell they were made in; None if nodes
+            do not tell.
         refuse_reading: Whether reading the value of a real tensor is refused.
-        proxy_module_inputs: Whether inputs that are modules are inputs of the graph.
-        note_functions: Whether a function mode notes which torch function a node comes from.
         techniques: What makes the capture fast.
     """
 
@@ -82,11 +83,8 @@ class TracingOptions:
     surroundings: tuple[Callable[[], AbstractContextManager[Any]], ...] = ()
     stack_traces: StackTraces | None = None
     pre_dispatch: bool = False
-    record_module_stack: bool = False
-    allow_fake_constants: bool = False
+    module_paths: ModulePaths | None = None
     refuse_reading: bool = True
-    proxy_module_inputs: bool = False
-    note_functions: bool = True
     techniques: Techniques = field(default_factory=Techniques.chosen)
 
 
@@ -130,8 +128,14 @@ class Tracer:
             direct=techniques.direct_values,
             above_transforms=options.pre_dispatch,
         )
-        self.recorder = Recorder(
-            values, options.stack_traces, lazy_code=techniques.lazy_code, graph=graph, root=root
+        modules = None if options.module_paths is None else ModuleStack(options.module_paths)
+        self.recorder: Recorder = Recorder(
+            values,
+            Origin(options.stack_traces, modules),
+            lazy_code=techniques.lazy_code,
+            outer=None if outer is None else outer.recorder,
+            graph=graph,
+            root=root,
         )
         self.refusal: Exception | None = None
         self.declined: tuple[str, str] | None = None
@@ -150,6 +154,11 @@ class Tracer:
         direct = self.options.techniques.direct_propagation and Propagation.suits(fake_mode)
         propagation = Propagation(self.recorder.values.fakes) if direct else None
         return FakeCalls(self.recorder, decompositions, propagation)
+
+    @property
+    def mode(self) -> TracingMode:
+        """The dispatch mode that sees the operators of the captured function."""
+        return self._mode
 
     @property
     def shape_env(self) -> ShapeEnv | None:
@@ -266,9 +275,13 @@ class Tracer:
 
     def subtracer(self, decompositions: DecompositionTable | None = None) -> Tracer:
         """Return a tracer for a body inside the captured function."""
-        if decompositions is None:
-            return Tracer(self.options, self)
-        return Tracer(dataclasses.replace(self.options, decompositions=decompositions), self)
+        traces = self.options.stack_traces
+        options = dataclasses.replace(
+            self.options, stack_traces=None if traces is None else traces.for_region()
+        )
+        if decompositions is not None:
+            options = dataclasses.replace(options, decompositions=decompositions)
+        return Tracer(options, self)
 
     def trace_region(self, body: Callable[..., Any], operands: Sequence[Any], name: str) -> Region:
         """Capture the body of a higher-order operator.
@@ -297,6 +310,14 @@ class Tracer:
     ) -> Node:
         """Add a call to the graph without running it."""
         return self.recorder.call(operator, args, kwargs, name)
+
+    def with_proxies(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        """Return `values`, those of the placeholders, with proxies in place of modules."""
+        nodes = self.recorder.graph.find_nodes(op="placeholder")
+        return tuple(
+            Proxy(node, self._mode.tracer) if isinstance(value, torch.nn.Module) else value
+            for node, value in zip(nodes, values, strict=True)
+        )
 
     def track(self, value: Any, node: Node) -> Any:
         """Let `node` stand for `value` and return `value`."""
@@ -329,6 +350,8 @@ class Tracer:
                 remembers = pre_dispatch and self.options.tracing_mode == "fake"
                 if self.options.techniques.single_memory and not remembers:
                     stack.enter_context(_own_cache_disabled(self.options.fake_mode))
+            # Before the surroundings, which may ask for the tracer.
+            stack.enter_context(announced(self))
             if pre_dispatch:
                 separate_threads()
                 admit_all(TracingMode)
@@ -342,10 +365,8 @@ class Tracer:
         with ExitStack() as stack:
             for surrounding in self.options.surroundings:
                 stack.enter_context(surrounding())
-            if self.options.pre_dispatch:
-                stack.enter_context(StateRecorder(self, self._mode))
             stack.enter_context(self._mode)
-            stack.enter_context(announced(self))
+            stack.enter_context(noticed(self.recorder.origin.modules))
             yield
 
 

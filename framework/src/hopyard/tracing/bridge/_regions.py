@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import NamedTuple
 
 from torch import Tensor
@@ -30,7 +31,7 @@ def lift_captured(graph_module: GraphModule, is_captured: Callable[[Tensor], boo
     graph = graph_module.graph
     captured: dict[int, tuple[Tensor, Node]] = {}
     for node in graph.find_nodes(op="get_attr"):
-        value = getattr(graph_module, str(node.target))
+        value = attrgetter(str(node.target))(graph_module)
         if not isinstance(value, Tensor) or not is_captured(value):
             continue
         if id(value) not in captured:

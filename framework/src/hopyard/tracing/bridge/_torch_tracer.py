@@ -71,6 +71,23 @@ class TorchTracer(FxTracer):
     def enable_thunkify(self, value: bool) -> None:
         self.capture.enable_thunkify = value
 
+    def create_node(
+        self,
+        kind: str,
+        target: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        name: str | None = None,
+        type_expr: Any | None = None,
+    ) -> Node:
+        """Add a node and write on it where it comes from."""
+        node = self.graph.create_node(kind, target, args, kwargs, name, type_expr)
+        return self.capture.recorder.origin.mark(node)
+
+    def get_fresh_qualname(self, prefix: str) -> str:
+        """Return a free name for an attribute."""
+        return self.capture.recorder.attributes.fresh_name(prefix)
+
     def create_arg(self, a: Any) -> Any:
         """Return what stands for a value in a node's arguments."""
         if isinstance(a, (Tensor, Module, *SYMBOLIC)) or is_object(a):

@@ -43,7 +43,7 @@ from ..._torch.dispatch import (
     is_mkldnn_enabled,
     registered_kernels,
 )
-from ..._torch.fake import FakeTensor
+from ..._torch.fake import FakeTensor, active_fake_mode
 from ..recording._recorder import Recorder
 from ._operators import is_composite, is_predictable
 from ._propagation import MISSING, Propagation
@@ -187,6 +187,18 @@ class FakeCalls(_Calls):
         super().__init__(recorder, decompositions)
         self._recipes: dict[tuple[Any, ...], Recipe] = {}
         self._propagation = propagation
+        self._fake_mode = recorder.values.fakes.fake_mode
+
+    def read(
+        self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any] | None
+    ) -> Call | None:
+        """Return the call's key and lowered arguments, or None if it must take the long way.
+
+        Under another fake mode, or without one, the program gets other tensors than this trace's.
+        """
+        if active_fake_mode() is not self._fake_mode:
+            return None
+        return super().read(func, args, kwargs)
 
     def replay(
         self, func: OpOverload, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]

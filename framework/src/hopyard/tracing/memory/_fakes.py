@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ..._torch.dispatch import (
+    below_autograd,
     disable_torch_dispatch,
     is_transformed,
     preserve_dispatch_keys,
@@ -87,7 +88,8 @@ class FakeFactory:
         device: torch.device,
     ) -> Tensor:
         """Return a fake tensor that shares the storage of the fake tensor `source`."""
-        with preserve_dispatch_keys():
+        # Autograd would number an operation of its own, and nodes tell its numbers.
+        with preserve_dispatch_keys(), below_autograd():
             use_meta_kernels(True)
             self.fake_mode.in_kernel_invocation = True
             try:

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.fx import Node
 from torch.overrides import TorchFunctionMode
 
+from hopyard_hookspecs import CaptureRequest
+
 from ..._torch.dispatch import HigherOrderOperator, function_mode_stack, set_grad_enabled
 from ..._torch.predispatch import (
     FORWARD_AD_FUNCTIONS,
@@ -24,6 +26,7 @@ from ..._torch.predispatch import (
     exit_autocast,
 )
 from ...errors import UnsupportedError
+from ..bridge._reentry import active_tracer
 from ..provenance._locations import current_location
 from ..recording._slots import Slot
 from ._regions import admit
@@ -35,6 +38,14 @@ if TYPE_CHECKING:
 # Programs pass functions that cannot be hashed, and hashing an operator runs Python code.
 _TRANSFORMS = {id(function): function for function in TRANSFORM_FUNCTIONS}
 _FORWARD_AD = {id(function) for function in FORWARD_AD_FUNCTIONS}
+
+
+def state_recorder(request: CaptureRequest) -> AbstractContextManager[Any]:
+    """Return the function mode of the capture that is starting on this thread, if it needs one."""
+    tracer = active_tracer()
+    if tracer is None or not request.pre_dispatch:
+        return nullcontext()
+    return StateRecorder(tracer, tracer.mode)
 
 
 class StateRecorder(PreDispatchTorchFunctionMode):

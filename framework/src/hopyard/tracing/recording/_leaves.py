@@ -34,7 +34,8 @@ def lower_leaf(value: Any, recorder: Recorder) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = [field.name for field in dataclasses.fields(value)]
         lowered = {name: recorder.lower(getattr(value, name)) for name in fields}
-        return recorder.graph.create_node("call_function", type(value), (), lowered)
+        node = recorder.graph.create_node("call_function", type(value), (), lowered)
+        return recorder.origin.mark(node)
     raise UnsupportedError(
         f"a graph cannot hold a value of type {type(value).__qualname__}",
         hint="pass it as an input, or compute it outside the captured function",

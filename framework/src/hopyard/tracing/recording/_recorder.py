@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node, Proxy
-from torch.nn import Module, Parameter
+from torch.nn import Module
 
 from ..._torch.dispatch import OpOverload
 from ..._torch.graphs import LazyGraphModule
@@ -17,8 +17,10 @@ from ..._torch.objects import BackwardState
 from ..._torch.proxies import are_slots_kept
 from ..._torch.symbolic import ShapeEnv, compute_unbacked_bindings
 from ..memory._metadata import Metadata
-from ..provenance._locations import StackTraces
+from ..provenance._module_views import base_of
+from ..provenance._origin import Origin
 from ..symbols._tracker import Deferred, SymbolTracker, is_symbolic
+from ._attributes import Attributes
 from ._cleanup import merge_symbols, remove_unused_symbols
 from ._leaks import new_slots
 from ._leaves import lower_leaf
@@ -63,15 +65,20 @@ class Recorder:
         values: Writes node metadata.
         nodes: Appends nodes.
         symbols: Which node stands for which symbolic number.
-        stack_traces: Writes the source lines of calls; None if they are not wanted.
+        origin: Writes on each node where it comes from.
+        attributes: Names of what `get_attr` nodes read.
+
+    Args:
+        outer: The recorder of the graph that this one is a region of.
     """
 
     def __init__(
         self,
         values: ValueRecorder,
-        stack_traces: StackTraces | None = None,
+        origin: Origin | None = None,
         *,
         lazy_code: bool = True,
+        outer: Recorder | None = None,
         graph: Graph | None = None,
         root: Module | None = None,
     ) -> None:
@@ -81,23 +88,26 @@ class Recorder:
         self.objects = ObjectSlots()
         self.fx_tracer: Any = None
         self.values = values
-        self.stack_traces = stack_traces
+        self.origin = origin or Origin()
+        self.attributes: Attributes = Attributes(
+            self.root, None if outer is None else outer.attributes.counts
+        )
         self._module_class = LazyGraphModule if lazy_code else GraphModule
         self.nodes = NodeWriter(self.graph)
-        self.symbols = SymbolTracker(self.graph)
+        self.symbols = SymbolTracker(self.graph, self.origin.mark)
         self._names: dict[OpOverload, str] = {}
-        self._constants: dict[int, tuple[Tensor, str]] = {}
+        self._mark = self.origin.mark
         self._object_names: dict[Any, str] = {}
 
     def placeholder(self, name: str, value: Any, default: tuple[Any, ...] = ()) -> Node:
         """Add an input. `default` is empty or holds the default value of the parameter."""
-        node = self.graph.create_node("placeholder", name, default, {})
+        node = self._mark(self.graph.create_node("placeholder", name, default, {}))
         self._give(value, node)
         return node
 
     def read(self, target: str, value: Any) -> Node:
         """Add the read of an attribute that the root has, and let it stand for `value`."""
-        node = self.graph.create_node("get_attr", target, (), {})
+        node = self._read(target)
         self._give(value, node)
         return node
 
@@ -111,7 +121,7 @@ class Recorder:
         """Add a call whose arguments are the program's own values."""
         lowered = tuple([self.lower(item) for item in args])
         keywords = {key: self.lower(item) for key, item in kwargs.items()}
-        return self._dated(self.nodes.call(target, lowered, keywords, self._identifier(name)))
+        return self._mark(self.nodes.call(target, lowered, keywords, self._identifier(name)))
 
     def write(
         self, operator: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any] | None
@@ -120,14 +130,11 @@ class Recorder:
         name = self._names.get(operator)
         if name is None:
             name = self._names[operator] = self._identifier(operator.overloadpacket.__name__)
-        return self._dated(self.nodes.call(operator, args, kwargs, name))
+        return self._mark(self.nodes.call(operator, args, kwargs, name))
 
     def item(self, node: Node, key: Any) -> Node:
         """Add the item of a container."""
-        getitem = self.nodes.call(operator.getitem, (node, key), None, "getitem")
-        if "stack_trace" in node.meta:
-            getitem.meta["stack_trace"] = node.meta["stack_trace"]
-        return getitem
+        return self._mark(self.nodes.call(operator.getitem, (node, key), None, "getitem"))
 
     def track(self, value: Any, node: Node, constant: Any = None) -> None:
         """Let `node` stand for `value` from now on; the items of a container get nodes of their
@@ -179,7 +186,8 @@ class Recorder:
     def output(self, value: Any, annotation: Any = None) -> Node:
         """Close the graph. `annotation` is the return annotation of the captured function."""
         lowered = (self.lower(value),)
-        return self.graph.create_node("output", "output", lowered, {}, type_expr=annotation)
+        node = self.graph.create_node("output", "output", lowered, {}, type_expr=annotation)
+        return self._mark(node)
 
     def lower(self, value: Any) -> Any:
         """Return what stands for `value` in a node's arguments.
@@ -199,7 +207,7 @@ class Recorder:
             if not hasattr(value, "_fields"):
                 return items
             # Generated code can call the type of a named tuple, and cannot write one.
-            return self.graph.create_node("call_function", type(value), items, {})
+            return self._mark(self.graph.create_node("call_function", type(value), items, {}))
         if isinstance(value, list):
             return [self.lower(item) for item in value]
         if isinstance(value, dict):
@@ -207,22 +215,18 @@ class Recorder:
         if isinstance(value, slice):
             return slice(*[self.lower(item) for item in (value.start, value.stop, value.step)])
         if isinstance(value, Module):
-            return self._submodule(value)
+            return self._read(self.attributes.module(base_of(value)))
+        if isinstance(value, Proxy):
+            return value.node
         return lower_leaf(value, self)
 
     def constant(self, value: Any, base: str) -> Node:
         """Return a node that reads `value` from an attribute whose name starts with `base`."""
         name = self._object_names.get(value)
         if name is None:
-            name = self._object_names[value] = self._fresh_name(base)
+            name = self._object_names[value] = self.attributes.fresh_name(base)
             setattr(self.root, name, value)
-        return self.graph.create_node("get_attr", name, (), {})
-
-    def attach(self, module: Module, base: str) -> str:
-        """Make `module` an attribute of the root under a fresh name starting with `base`."""
-        name = self._fresh_name(base)
-        self.root.add_module(name, module)
-        return name
+        return self._read(name)
 
     def finish(self, name: str) -> GraphModule:
         """Return the graph as a module; its code is generated when first needed."""
@@ -244,35 +248,13 @@ class Recorder:
             self.symbols.track_sizes(tensor, node)
         return Slot(node, constant, metadata)
 
-    def _dated(self, node: Node) -> Node:
-        if self.stack_traces is not None and (trace := self.stack_traces.current()) is not None:
-            node.meta["stack_trace"] = trace
-        return node
-
     def _identifier(self, name: str) -> str:
         return str(self.graph._target_to_str(name))
 
     def _attribute(self, tensor: Tensor) -> Node:
-        known = self._constants.get(id(tensor))
-        if known is None:
-            base = "_param_constant" if isinstance(tensor, Parameter) else "_tensor_constant"
-            name = self._fresh_name(base)
-            setattr(self.root, name, tensor)
-            # The tensor is kept with its name, so that its id is not given to another one.
-            known = self._constants[id(tensor)] = (tensor, name)
-        node = self.graph.create_node("get_attr", known[1], (), {})
+        node = self._read(self.attributes.tensor(tensor))
         node.meta["val"] = self.values.snapshot(tensor)
         return node
 
-    def _submodule(self, module: Module) -> Node:
-        for name, child in self.root.named_children():
-            if child is module:
-                return self.graph.create_node("get_attr", name, (), {})
-        name = self.attach(module, "_module")
-        return self.graph.create_node("get_attr", name, (), {})
-
-    def _fresh_name(self, base: str) -> str:
-        index = 0
-        while hasattr(self.root, f"{base}{index}"):
-            index += 1
-        return f"{base}{index}"
+    def _read(self, name: str) -> Node:
+        return self._mark(self.graph.create_node("get_attr", name, (), {}))

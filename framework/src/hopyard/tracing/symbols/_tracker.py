@@ -56,12 +56,16 @@ class Deferred:
 class SymbolTracker:
     """The symbolic numbers of one graph.
 
+    Args:
+        mark: Writes on a node where it comes from.
+
     Attributes:
         used: Whether the trace has met a symbolic number at all.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, mark: Callable[[Node], Node]) -> None:
         self._graph = graph
+        self._mark = mark
         self._nodes: dict[SymNode, Deferred] = {}
         self._symbols: dict[sympy.Expr, tuple[Deferred, Symbolic]] = {}
         self.used = False
@@ -182,7 +186,7 @@ class SymbolTracker:
         return argument
 
     def _call(self, function: Callable[..., Any], args: tuple[Any, ...], value: Any) -> Node:
-        node = self._graph.create_node("call_function", function, args, {})
+        node = self._mark(self._graph.create_node("call_function", function, args, {}))
         node.meta["val"] = value
         return node
 
