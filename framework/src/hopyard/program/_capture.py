@@ -39,7 +39,7 @@ from ._dynamic import DynamicInputs, dimensions_asked
 from ._functional import PureFunction, State
 from ._functionalize import functionalize
 from ._hidden_writes import DECLARED
-from ._hoist import hoist_tensors
+from ._hoist import hoist_tensors, inline_numbers
 from ._lift import lift_tensors, split_mutations
 from ._manifest import Manifest
 from ._operands import distinct, operands_of, shared_write, written_operands
@@ -105,6 +105,7 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
     graph_module = functionalize(traced, tracing)
 
     hoist_tensors(graph_module)
+    inline_numbers(graph_module)
     symbols = dynamic.symbols()
     leaves = dynamic.leaves(operands[count:])
     specs = _input_specs(graph_module, state, leaves)
