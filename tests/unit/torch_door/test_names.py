@@ -749,6 +749,21 @@ def _subclass() -> None:
     assert mine.untyped_storage()._cdata == plain.untyped_storage()._cdata
 
 
+@check("fake.make_wrapper")
+def _make_wrapper() -> None:
+    class Mine(Tensor):
+        @classmethod
+        def __torch_dispatch__(cls, *args: Any, **kwargs: Any) -> Any:
+            raise AssertionError("nothing is computed")
+
+    size = symbolic.ShapeEnv().create_unbacked_symint()
+    made = fake.make_wrapper(
+        Mine, (3, 4), dtype=torch.float32, device=torch.device("meta"), storage_size=size
+    )
+    assert made.is_contiguous()
+    assert made.untyped_storage().nbytes().node is size.node
+
+
 @check("proxies.active_tracer", "proxies.set_active_tracer")
 def _active_tracer() -> None:
     assert proxies.active_tracer() is None

@@ -41,6 +41,9 @@ active_fake_mode = _partial(_get_dispatch_mode, _TorchDispatchModeKey.FAKE)
 make_subclass = _Tensor._make_subclass
 """Gives a tensor another Python class; the result shares its storage."""
 
+make_wrapper = _Tensor._make_wrapper_subclass
+"""Makes a tensor of a Python class without data, with a storage of any size."""
+
 
 def has_fake_kernel(func: _OpOverload) -> bool:
     """Say whether somebody registered a Python function that tells what `func` returns."""
@@ -67,6 +70,7 @@ __all__ = [
     "is_tensor_constructor",
     "like_constructors",
     "make_subclass",
+    "make_wrapper",
     "meta_table",
     "unset_fake_temporarily",
 ]

@@ -14,7 +14,6 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from operator import attrgetter
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -204,7 +203,7 @@ def _is_of_torch(name: str) -> bool:
 def _refuse_modules(program: Program) -> None:
     graph_module = program.graph_module
     for node in graph_module.graph.find_nodes(op="get_attr"):
-        value = attrgetter(str(node.target))(graph_module)
+        value = getattr(graph_module, str(node.target))
         if isinstance(value, torch.nn.Module) and not isinstance(value, GraphModule):
             raise ArtifactError(
                 f"the program holds {node.target}, a {type(value).__name__}, "

@@ -7,7 +7,6 @@ of the graph become outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -76,7 +75,7 @@ def lift_tensors(
     lifted = Lifted({}, {})
     placeholders: dict[int, Node] = {}
     for node in graph.find_nodes(op="get_attr"):
-        value = attrgetter(str(node.target))(graph_module)
+        value = getattr(graph_module, str(node.target))
         if not isinstance(value, Tensor):
             continue
         if id(value) not in placeholders:

@@ -32,6 +32,7 @@ from .._torch.fake import (
 from .._torch.inductor import emulates_precision_casts
 from .._torch.proxies import ProxyTorchDispatchMode
 from .._torch.pytree import tree_flatten, tree_leaves
+from .._torch.symbolic import GuardOnDataDependentSymNode
 from ..errors import CaptureError, DataDependentError, UnsupportedError
 from ._explanations import note_failure
 from .bridge._torch_tracer import TorchTracer
@@ -54,7 +55,12 @@ _SIZE_QUERIES = (aten.size.default, aten.stride.default, aten.storage_offset.def
 _LOW_PRECISION = (torch.bfloat16, torch.float16)
 
 
-REFUSALS = (CaptureError, DataDependentOutputException, DynamicOutputShapeException)
+REFUSALS = (
+    CaptureError,
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    GuardOnDataDependentSymNode,
+)
 """What only a capture raises. A program that catches it took a path that it would not take by
 itself.
 """

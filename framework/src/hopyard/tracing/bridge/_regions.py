@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import attrgetter
 from typing import NamedTuple
 
 from torch import Tensor
@@ -31,7 +30,7 @@ def lift_captured(graph_module: GraphModule, is_captured: Callable[[Tensor], boo
     graph = graph_module.graph
     captured: dict[int, tuple[Tensor, Node]] = {}
     for node in graph.find_nodes(op="get_attr"):
-        value = attrgetter(str(node.target))(graph_module)
+        value = getattr(graph_module, str(node.target))
         if not isinstance(value, Tensor) or not is_captured(value):
             continue
         if id(value) not in captured:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import SymInt, Tensor
 from torch.nn import Parameter
 
 from ..._torch.dispatch import (
@@ -15,10 +16,25 @@ from ..._torch.dispatch import (
     preserve_dispatch_keys,
     use_meta_kernels,
 )
-from ..._torch.fake import FakeTensor, FakeTensorMode, forbid_data_access, make_subclass
+from ..._torch.fake import (
+    FakeTensor,
+    FakeTensorMode,
+    forbid_data_access,
+    make_subclass,
+    make_wrapper,
+)
 
+_META: Final = torch.device("meta")
 _empty_strided: Final = torch.empty_strided
 _as_strided: Final = torch.ops.aten.as_strided.default
+
+
+class _Element(Tensor):
+    """A tensor that is made with a storage of a given size, before it becomes a fake one."""
+
+    @classmethod
+    def __torch_dispatch__(cls, *args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("it never takes part in a program")
 
 
 class FakeFactory:
@@ -51,6 +67,23 @@ class FakeFactory:
         element = _empty_strided(shape, stride, dtype=dtype, device="meta")
         return self._wrap(element, device)
 
+    def symbolic(
+        self,
+        shape: Sequence[int | SymInt],
+        stride: Sequence[int | SymInt] | None,
+        nbytes: int | SymInt,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Tensor:
+        """Return a fake tensor with a new storage of `nbytes`, which nothing computes again.
+
+        Without strides it is contiguous, and knows it.
+        """
+        element = make_wrapper(
+            _Element, shape, strides=stride, dtype=dtype, device=_META, storage_size=nbytes
+        )
+        return self._wrap(element, device)
+
     def leaf(self, tensor: Tensor) -> Tensor | None:
         """Return the fake tensor of a real one, or None if only the fake mode itself can tell.
 
@@ -81,9 +114,9 @@ class FakeFactory:
     def view(
         self,
         source: Tensor,
-        shape: tuple[int, ...],
-        stride: tuple[int, ...],
-        offset: int,
+        shape: Sequence[int | SymInt],
+        stride: Sequence[int | SymInt],
+        offset: int | SymInt,
         dtype: torch.dtype,
         device: torch.device,
     ) -> Tensor:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from ..._torch.graphs import TensorMetadata, extract_tensor_metadata
+from ..._torch.symbolic import ShapeEnv
+from ._symbolic import Looks, SymbolicMetadata
 
 
 class Metadata:
@@ -49,10 +51,16 @@ class Metadata:
         self.plain = described._replace(requires_grad=False)
         self.trained = described._replace(requires_grad=True)
 
+    def tensor_meta(self, tensor: Tensor) -> TensorMetadata:
+        """Return what `meta["tensor_meta"]` says of a tensor of this metadata."""
+        return self.trained if tensor.requires_grad else self.plain
+
     def still_describes(self, tensor: Tensor) -> bool:
         """Say whether `tensor` looks as it did; `.data = ...` and resizing change it unseen."""
         return (
-            tensor.shape == self.shape
+            # Comparing a symbolic size would make a guard.
+            not tensor._has_symbolic_sizes_strides
+            and tensor.shape == self.shape
             and tensor.stride() == self.stride
             and tensor.storage_offset() == self.offset
             and tensor.dtype is self.dtype
@@ -75,34 +83,37 @@ class MetadataTable:
     """The metadata seen in one trace.
 
     Args:
+        shape_env: What is known of symbols; None in a trace without any.
         storages: Whether to tell tensors apart by the sizes of their storages. Looking at a storage
             counts as a use of it for as long as it lives, and autograd adds gradients in place only
             if nobody else uses their storage.
+
+    Attributes:
+        looks: Those of tensors with symbolic sizes; None in a trace without symbols.
     """
 
-    def __init__(self, *, storages: bool = True) -> None:
+    def __init__(self, shape_env: ShapeEnv | None = None, *, storages: bool = True) -> None:
         self._storages = storages
         self._known: dict[tuple[Any, ...], Metadata] = {}
+        self.looks = None if shape_env is None else Looks(shape_env)
 
-    def of(self, tensor: Tensor) -> Metadata | None:
+    def of(self, tensor: Tensor) -> Metadata | SymbolicMetadata | None:
         """Return the metadata of a plain dense tensor, or None for any other kind.
 
-        Sparse, quantized, conjugated, negated, nested and zero tensors, and those with symbolic
-        sizes, have state that sizes and strides do not tell.
+        Sparse, quantized, conjugated, negated, nested and zero tensors, and those whose sizes
+        depend on data, have state that sizes and strides do not tell.
         """
         if tensor.layout is not torch.strided or tensor.is_quantized:
             return None
-        if tensor._has_symbolic_sizes_strides or tensor._is_zerotensor():
-            return None
-        if tensor.is_conj() or tensor.is_neg():
+        if tensor._is_zerotensor() or tensor.is_conj() or tensor.is_neg():
             return None
         try:
             nbytes = tensor.untyped_storage().nbytes() if self._storages else None
         except NotImplementedError:
             # A tensor of a function transform has no storage of its own.
             return None
-        if type(nbytes) not in (int, type(None)):
-            return None
+        if tensor._has_symbolic_sizes_strides or type(nbytes) not in (int, type(None)):
+            return None if self.looks is None else self.looks.of(tensor)
         key = (
             tensor.shape,
             tensor.stride(),

@@ -9,8 +9,7 @@ from torch.nn import Module, Parameter
 class Attributes:
     """The attributes of the module that will own a graph, found by identity.
 
-    Names are those that torch's tracer gives. A tensor that belongs to a body which one of torch's
-    rules attached earlier is read from there. Each attribute and each attached module is looked at
+    Names are those that torch's tracer gives. Each attribute and each attached module is looked at
     once, however many times one is asked for.
 
     Args:
@@ -25,13 +24,11 @@ class Attributes:
         self._tensors: dict[int, tuple[Tensor, str]] = {}
         self._modules: dict[int, tuple[Module, str]] = {}
         self._noted: set[str] = set()
-        for name, tensor in (*root._parameters.items(), *root._buffers.items()):
-            if tensor is not None:
-                self._tensors.setdefault(id(tensor), (tensor, name))
+        for name, tensor in (*root.named_parameters(), *root.named_buffers()):
+            self._tensors.setdefault(id(tensor), (tensor, name))
 
     def tensor(self, tensor: Tensor) -> str:
         """Return the name of a tensor; it becomes an attribute if it is none yet."""
-        self._note_modules()
         known = self._tensors.get(id(tensor))
         if known is not None:
             return known[1]
@@ -52,9 +49,6 @@ class Attributes:
         """Make `module` an attribute under a fresh name starting with `base`."""
         name = self.fresh_name(base)
         self._root.add_module(name, module)
-        # What a region of ours captures is lifted out of it, and must not be read from there.
-        self._noted.add(name)
-        self._modules[id(module)] = (module, name)
         return name
 
     def fresh_name(self, base: str) -> str:
@@ -75,15 +69,6 @@ class Attributes:
         if len(children) == len(self._noted):
             return
         for name, child in children.items():
-            if child is None or name in self._noted:
-                continue
+            if child is not None and name not in self._noted:
+                self._modules.setdefault(id(child), (child, name))
             self._noted.add(name)
-            for path, module in child.named_modules(prefix=name):
-                self._modules.setdefault(id(module), (module, path))
-            for path, tensor in child.named_parameters(name):
-                self._tensors.setdefault(id(tensor), (tensor, path))
-            for path, buffer in child.named_buffers(name):
-                # A constant of the graph itself is no buffer, and gives way to the first one.
-                known = self._tensors.get(id(buffer))
-                if known is None or "." not in known[1]:
-                    self._tensors[id(buffer)] = (buffer, path)
