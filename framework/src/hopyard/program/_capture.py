@@ -100,6 +100,7 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
         surroundings_preserved(),
         preserved(target),
         same_storage(inputs, operands),
+        dynamic.watched(),
     ):
         traced = tracer.trace(pure, operands, placeholders, name)
     graph_module = functionalize(traced, tracing)

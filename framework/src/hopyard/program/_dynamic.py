@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from .._torch.fake import FakeTensorMode
 from .._torch.pytree import tree_flatten
 from .._torch.symbolic import ShapeEnv, input_source
 from ..errors import UnsupportedError, UsageError
+from ..tracing import current_location
 from ._calling import InputLeaf, TensorType, positional_names
 from ._sizes import Range, Symbols
 
@@ -154,6 +155,7 @@ class DynamicInputs:
         self._fake_mode = fake_mode
         self._shape_env: ShapeEnv = fake_mode.shape_env  # type: ignore[assignment]
         self._dimensions: list[Dimension] = []
+        self._decided_at: dict[sympy.Basic, SourceLocation | None] = {}
 
     def made(self, values: Sequence[Any]) -> list[Any]:
         """Return `values` with those that have dynamic dimensions made fake.
@@ -167,6 +169,31 @@ class DynamicInputs:
         ]
         self._relate()
         return result
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Note which lines of the user's decide by a size while the block runs."""
+        if not self._dimensions:
+            yield
+            return
+        shape_env = self._shape_env
+        evaluate = shape_env.evaluate_sym_node
+        around = vars(shape_env).get("evaluate_sym_node")  # that of a capture around this one
+
+        def noting(*args: Any, **kwargs: Any) -> Any:
+            count = len(shape_env.guards)
+            result = evaluate(*args, **kwargs)
+            for guard in shape_env.guards[count:]:
+                self._decided_at.setdefault(guard.expr, current_location())
+            return result
+
+        vars(shape_env)["evaluate_sym_node"] = noting
+        try:
+            yield
+        finally:
+            del vars(shape_env)["evaluate_sym_node"]
+            if around is not None:
+                vars(shape_env)["evaluate_sym_node"] = around
 
     def leaves(self, made: Sequence[Any]) -> tuple[InputLeaf, ...]:
         """Return the inputs with the sizes that they have for the graph."""
@@ -310,10 +337,5 @@ class DynamicInputs:
             + (f": it decides by {cause.expr}" if cause else ""),
             hint="make the program independent of this size, or ask for Dim.STATIC or Dim.AUTO",
             stage="capture",
-            location=_location(str(cause.sloc)) if cause else None,
+            location=self._decided_at.get(cause.expr) if cause else None,
         )
-
-
-def _location(text: str) -> SourceLocation | None:
-    found = re.search(r"\(?([^()\s]+):(\d+) in ([^)]+)", text)
-    return SourceLocation(found[1], int(found[2]), found[3]) if found else None
