@@ -1184,3 +1184,47 @@ def _containers_by_the_name_in_files() -> None:
     for kind in (dict, list):
         (name,) = (each for each, known in pytree.registered_containers.items() if known is kind)
         assert f'"{name}"' in written
+
+
+@check(
+    "exporting.DerivedDim",
+    "exporting.DimDynamic",
+    "exporting.StatelessSymbolicContext",
+    "exporting.infinity",
+)
+def _sizes_that_are_symbols() -> None:
+    batch = torch.export.Dim("batch", max=8)
+    derived = 2 * batch + 1
+    assert isinstance(derived, exporting.DerivedDim)
+    assert (derived.root, derived.fn(3)) == (batch, 7)
+
+    fake_mode = fake.FakeTensorMode(shape_env=symbolic.ShapeEnv())
+    kinds = [exporting.DimDynamic.DYNAMIC, exporting.DimDynamic.STATIC]
+    first, second = (
+        fake_mode.from_tensor(
+            torch.ones(size, 3),
+            source=symbolic.input_source(name),
+            symbolic_context=exporting.StatelessSymbolicContext(dynamic_sizes=kinds),
+        )
+        for name, size in (("first", 4), ("second", 8))
+    )
+    assert isinstance(first.shape[0], torch.SymInt)
+    assert first.shape[1] == 3
+    # Deciding that one size is twice another replaces its symbol.
+    assert bool(second.shape[0] == 2 * first.shape[0])
+    assert second.shape[0].node.expr == 2 * first.shape[0].node.expr
+    (guard,) = fake_mode.shape_env.guards
+    assert "test_names.py" in str(guard.sloc)
+    ranges = fake_mode.shape_env.var_to_range[first.shape[0].node.expr]
+    assert (ranges.lower, ranges.upper) == (2, exporting.infinity)
+
+
+@check("exporting.EXPRESSION_FUNCTIONS")
+def _functions_in_expressions() -> None:
+    import sympy
+
+    size = sympy.Symbol("s0", positive=True, integer=True)
+    expression = exporting.EXPRESSION_FUNCTIONS["FloorDiv"](size + 1, 2)
+    written = sympy.srepr(expression)
+    assert written.startswith("FloorDiv(")
+    assert sympy.sympify(written, locals=exporting.EXPRESSION_FUNCTIONS) == expression
