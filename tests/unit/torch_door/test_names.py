@@ -412,6 +412,28 @@ def _fake_kernels() -> None:
     assert not fake.has_fake_kernel(aten.mm.default)
 
 
+@check("fake.reinterpret")
+def _shared() -> None:
+    mode = fake.FakeTensorMode()
+    whole = mode.from_tensor(torch.ones(4, 6))
+    source = whole[1:]
+    with dispatch.disable_torch_dispatch():
+        element = fake.reinterpret(source, (3, 2), (6, 1), 2)
+        part = fake.make_subclass(
+            fake.FakeTensor,
+            element,
+            False,
+            dispatch_device=True,
+            device_for_backend_keys=torch.device("cpu"),
+        )
+    expected = source[:, 2:4]
+    assert (part.shape, part.stride()) == (expected.shape, expected.stride())
+    assert part.storage_offset() == expected.storage_offset() == 8
+    assert part.untyped_storage()._cdata == whole.untyped_storage()._cdata
+    assert torch._C._dispatch_keys(part) == torch._C._dispatch_keys(expected)
+    assert not part._is_view()
+
+
 @check("fake.unset_fake_temporarily")
 def _unset() -> None:
     with fake.FakeTensorMode() as mode:

@@ -7,6 +7,9 @@ from functools import partial as _partial
 from torch import Tensor as _Tensor
 from torch._C import _get_dispatch_mode, _TorchDispatchModeKey
 from torch._C import _set_throw_on_mutable_data_ptr as forbid_data_access
+from torch._C._dynamo.guards import (  # type: ignore[attr-defined]
+    _reinterpret_tensor as reinterpret,
+)
 from torch._decomp import decomposition_table as decomposition_table
 from torch._decomp import meta_table as meta_table
 from torch._guards import detect_fake_mode as detect_fake_mode
@@ -72,5 +75,6 @@ __all__ = [
     "make_subclass",
     "make_wrapper",
     "meta_table",
+    "reinterpret",
     "unset_fake_temporarily",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
-from torch import SymInt, Tensor
+from torch import SymInt, Tensor, is_inference_mode_enabled
 from torch.nn import Parameter
 
 from ..._torch.dispatch import (
@@ -22,6 +22,7 @@ from ..._torch.fake import (
     forbid_data_access,
     make_subclass,
     make_wrapper,
+    reinterpret,
 )
 
 _META: Final = torch.device("meta")
@@ -64,7 +65,7 @@ class FakeFactory:
         device: torch.device,
     ) -> Tensor:
         """Return a fake tensor with a new storage."""
-        element = _empty_strided(shape, stride, dtype=dtype, device="meta")
+        element = _empty_strided(shape, stride, dtype=dtype, device=_META)
         return self._wrap(element, device)
 
     def symbolic(
@@ -114,13 +115,33 @@ class FakeFactory:
     def view(
         self,
         source: Tensor,
+        shape: tuple[int, ...],
+        stride: tuple[int, ...],
+        offset: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Tensor:
+        """Return a fake tensor that shares the storage of the fake tensor `source`."""
+        if is_inference_mode_enabled():
+            # A tensor that is made without the dispatcher has no version counter there.
+            return self.dispatched_view(source, shape, stride, offset, dtype, device)
+        if dtype is source.dtype:
+            element = reinterpret(source, shape, stride, offset - int(source.storage_offset()))
+        else:
+            element = _empty_strided(shape, stride, dtype=dtype, device=_META)
+            element.set_(source.untyped_storage(), offset, shape, stride)
+        return self._wrap(element, device)
+
+    def dispatched_view(
+        self,
+        source: Tensor,
         shape: Sequence[int | SymInt],
         stride: Sequence[int | SymInt],
         offset: int | SymInt,
         dtype: torch.dtype,
         device: torch.device,
     ) -> Tensor:
-        """Return a fake tensor that shares the storage of the fake tensor `source`."""
+        """Return the same, for sizes that may be symbolic, at three times the cost."""
         # Autograd would number an operation of its own, and nodes tell its numbers.
         with preserve_dispatch_keys(), below_autograd():
             use_meta_kernels(True)

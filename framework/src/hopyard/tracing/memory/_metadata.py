@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._torch.graphs import TensorMetadata, extract_tensor_metadata
+from ..._torch.graphs import TensorMetadata
 from ..._torch.symbolic import ShapeEnv
 from ._symbolic import Looks, SymbolicMetadata
+
+_MEMORY_FORMATS = (torch.contiguous_format, torch.channels_last, torch.channels_last_3d)
 
 
 class Metadata:
@@ -47,9 +49,10 @@ class Metadata:
         self.dtype = tensor.dtype
         self.device = tensor.device
         self.nbytes = nbytes
-        described: TensorMetadata = extract_tensor_metadata(tensor)
-        self.plain = described._replace(requires_grad=False)
-        self.trained = described._replace(requires_grad=True)
+        self.plain = TensorMetadata(
+            tensor.shape, self.dtype, False, self.stride, _memory_format(tensor), False, {}
+        )
+        self.trained = self.plain._replace(requires_grad=True)
 
     def tensor_meta(self, tensor: Tensor) -> TensorMetadata:
         """Return what `meta["tensor_meta"]` says of a tensor of this metadata."""
@@ -126,3 +129,11 @@ class MetadataTable:
         if known is None:
             known = self._known[key] = Metadata(tensor, nbytes)
         return known
+
+
+def _memory_format(tensor: Tensor) -> torch.memory_format | None:
+    # torch's own description asks the same of each dimension in Python, at many times the cost.
+    for memory_format in _MEMORY_FORMATS:
+        if tensor.is_contiguous(memory_format=memory_format):
+            return memory_format
+    return None

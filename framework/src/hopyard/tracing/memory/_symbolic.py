@@ -311,7 +311,7 @@ class SymbolicOutput:
                 assert stride is not None
                 # The operator has looked at these numbers already.
                 with known.look.shape_env.suppress_guards():
-                    tensor = fakes.view(
+                    tensor = fakes.dispatched_view(
                         operands[self.source], shape, stride, offset, known.dtype, known.device
                     )
         recorder.adopt(tensor, node, SymbolicMetadata.of(tensor, known))
