@@ -27,6 +27,7 @@ from ..._torch.provenance import (
 from ..bridge._reentry import active_tracer
 
 aten = torch.ops.aten
+_SIZE = aten.size.default
 
 
 class FunctionNotes:
@@ -75,7 +76,7 @@ class FunctionMode(TorchFunctionMetadataMode):
         """Call a function; the sizes of a tensor with symbolic ones are asked for as symbols."""
         if self._notes is not None:
             self._notes.note(func)
-        if func is aten.size.default and _has_symbolic_sizes(args):
+        if func is _SIZE and _has_symbolic_sizes(args):
             return aten.sym_size.default(*args, **(kwargs or {}))
         return func(*args, **kwargs) if kwargs else func(*args)
 
