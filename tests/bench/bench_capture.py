@@ -1,5 +1,9 @@
 """How much `Session.capture` costs beside `torch.export`, and what saving and loading cost.
 
+What is saved and loaded are the two programs as they are: torch's without decompositions keeps
+composite operators such as `linear`, so ours has more nodes; torch also saves and loads ours, as an
+exported program.
+
 Measured against `torch.export.export(strict=False)` with `run_decompositions({})`, which gives what
 a program is: a functional graph of aten operators. Both capture the same models in turn, in one
 process, in CPU time of the process, with torch's process-wide cache of fake results cleared before
@@ -14,7 +18,6 @@ import gc
 import json
 import logging
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,6 +25,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +53,14 @@ CAPTURES: dict[str, Callable[[Any, Any], Any]] = {"torch": capture_with_torch, "
 SAVES: dict[str, Callable[[Any, Path], None]] = {
     "torch": lambda exported, path: torch.export.save(exported, path),
     "ours": lambda program, path: program.save(path),
+    "by torch": lambda program, path: torch.export.save(program.to_exported_program(), path),
 }
 LOADS: dict[str, Callable[[Path], Any]] = {
     "torch": lambda path: torch.export.load(path),
     "ours": lambda path: SESSION.load(path),
+    "by torch": lambda path: torch.export.load(path),
 }
-STEPS = ("capture", "save", "load")
+STEPS = ("capture", "save", "load", "save ours", "load ours")
 
 
 def main() -> None:
@@ -72,15 +78,15 @@ def main() -> None:
         print(peak_of_this_process(options.models[0], options.peak))
         return
 
-    headings = ("nodes", "torch", "ours", "capture", "save", "load", "torch's peak", "our peak")
+    headings = ("nodes", "torch", "ours", *STEPS, "torch's peak", "our peak")
     print(f"{'model':12}" + "".join(f"{heading:>13}" for heading in headings))
     results = []
     for name in options.models:
         result = {"model": name, **measure(name, options.rounds), "peak_mb": peaks(name)}
         results.append(result)
         print(
-            f"{name:12}{result['nodes']:13}"
-            + "".join(f"{result['seconds'][who] * 1e3:10.0f} ms" for who in CAPTURES)
+            f"{name:12}{result['nodes']['torch']:7} {result['nodes']['ours']:5}"
+            + "".join(f"{result['seconds'][f'capture, {w}'] * 1e3:10.0f} ms" for w in CAPTURES)
             + "".join(f"{result['ratio'][step]:12.2f}x" for step in STEPS)
             + "".join(f"{result['peak_mb'][who]:10.1f} MB" for who in CAPTURES),
             flush=True,
@@ -94,34 +100,38 @@ def main() -> None:
 
 
 def measure(name: str, rounds: int) -> dict[str, Any]:
-    """Return CPU seconds of captures, and how many times torch's each step of ours is."""
+    """Return CPU seconds of each step, and how many times ours what torch takes is."""
     model, inputs = ARCHITECTURES[name].make(), ARCHITECTURES[name].inputs()
-    seconds: dict[tuple[str, str], list[float]] = {(w, s): [] for w in CAPTURES for s in STEPS}
-    nodes = 0
     with tempfile.TemporaryDirectory() as folder:
-        for index in range(rounds + 1):
-            for who in CAPTURES:
-                path = Path(folder) / f"{who}.pt2"
-                made, taken = timed(lambda who=who: CAPTURES[who](model, inputs))
-                _, saving = timed(lambda: SAVES[who](made, path))  # noqa: B023
-                _, loading = timed(lambda: LOADS[who](path))  # noqa: B023
-                nodes = len(made.graph.nodes)
-                # The first round imports what is imported when it is first used.
-                for step, time_taken in zip(STEPS, (taken, saving, loading), strict=True):
-                    seconds[who, step] += [time_taken] if index else []
+        # The first round imports what is imported when it is first used.
+        seconds = [one_round(model, inputs, Path(folder)) for _ in range(rounds + 1)][1:]
+    ratios = {
+        "capture": ("capture, torch", "capture, ours"),
+        **{step: (f"{step}, torch", f"{step}, ours") for step in ("save", "load")},
+        **{f"{step} ours": (f"{step}, by torch", f"{step}, ours") for step in ("save", "load")},
+    }
     return {
-        "nodes": nodes,
-        "seconds": {who: statistics.median(seconds[who, "capture"]) for who in CAPTURES},
+        "nodes": {who: len(made(model, inputs).graph.nodes) for who, made in CAPTURES.items()},
+        "seconds": {key: statistics.median(each[key] for each in seconds) for key in seconds[0]},
         "ratio": {
-            step: statistics.median(
-                torch_time / ours
-                for torch_time, ours in zip(
-                    seconds["torch", step], seconds["ours", step], strict=True
-                )
-            )
-            for step in STEPS
+            step: statistics.median(each[theirs] / each[ours] for each in seconds)
+            for step, (theirs, ours) in ratios.items()
         },
     }
+
+
+def one_round(model: Any, inputs: Any, folder: Path) -> dict[str, float]:
+    """Capture, save and load once with each; return CPU seconds."""
+    seconds = {}
+    made = {}
+    for who, function in CAPTURES.items():
+        made[who], seconds[f"capture, {who}"] = timed(partial(function, model, inputs))
+    made["by torch"] = made["ours"]
+    for who, program in made.items():
+        path = folder / f"{who}.pt2"
+        _, seconds[f"save, {who}"] = timed(partial(SAVES[who], program, path))
+        _, seconds[f"load, {who}"] = timed(partial(LOADS[who], path))
+    return seconds
 
 
 def timed(action: Callable[[], Any]) -> tuple[Any, float]:
@@ -143,7 +153,7 @@ def peaks(name: str) -> dict[str, float]:
 
 
 def peak_of_this_process(name: str, who: str) -> float:
-    """Return the megabytes that a capture adds to the peak of this process.
+    """Return the megabytes that a capture adds to the memory of this process at its peak.
 
     A capture of another model comes first, so that imports do not count.
     """
@@ -152,10 +162,17 @@ def peak_of_this_process(name: str, who: str) -> float:
     model, inputs = ARCHITECTURES[name].make(), ARCHITECTURES[name].inputs()
     FakeTensorMode.cache_clear()
     gc.collect()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")
+    before = highest_kilobytes()
     kept = CAPTURES[who](model, inputs)
     assert kept is not None
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (highest_kilobytes() - before) / 1024
+
+
+def highest_kilobytes() -> int:
+    """Return the most memory that this process has had since its peak was reset."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 if __name__ == "__main__":

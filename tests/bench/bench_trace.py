@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="where to keep the results")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--modes", nargs="+", default=["fake", "real"])
+    parser.add_argument("--modes", nargs="+", default=["fake", "real", "symbolic"])
     parser.add_argument("--workloads", nargs="+", default=list(WORKLOADS), choices=list(WORKLOADS))
     parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=list(TABLES))
     options = parser.parse_args()
@@ -47,7 +47,7 @@ def main() -> None:
 def speed(options: argparse.Namespace) -> Results:
     """Time each workload in each mode."""
     print(
-        f"{'speed':16}{'mode':6}{'nodes':>6}{'torch':>11}{'ours':>11}"
+        f"{'speed':16}{'mode':10}{'nodes':>6}{'torch':>11}{'ours':>11}"
         f"{'ratio':>9}{'with code':>11}{'over alone':>12}"
     )
     results = []
@@ -69,7 +69,7 @@ def speed(options: argparse.Namespace) -> Results:
             }
             results.append(result)
             print(
-                f"{name:16}{mode:6}{timed.nodes:6}{result['torch_us']:8.1f} us"
+                f"{name:16}{mode:10}{timed.nodes:6}{result['torch_us']:8.1f} us"
                 f"{result['ours_us']:8.1f} us{timed.ratio:8.2f}x{timed.ratio_with_code:10.2f}x"
                 f"{timed.over_alone:11.2f}x{_verdict(result)}",
                 flush=True,
@@ -79,7 +79,7 @@ def speed(options: argparse.Namespace) -> Results:
 
 def growing(options: argparse.Namespace) -> Results:
     """Time each series of programs in the modes that can capture it."""
-    print(f"\n{'growth with':24}{'mode':6}{'tracer':8}{'seconds at each size':36}{'power':>7}")
+    print(f"\n{'growth with':24}{'mode':10}{'tracer':8}{'seconds at each size':36}{'power':>7}")
     results = []
     for series in growth.SERIES:
         for mode in [mode for mode in series.modes if mode in options.modes]:
@@ -89,7 +89,7 @@ def growing(options: argparse.Namespace) -> Results:
                 steps = zip(result["sizes"], result[f"{tracer}_seconds"], strict=True)
                 listed = "  ".join(f"{size}: {seconds:.4f}" for size, seconds in steps)
                 print(
-                    f"{series.size:24}{mode:6}{tracer:8}{listed:36}"
+                    f"{series.size:24}{mode:10}{tracer:8}{listed:36}"
                     f"{result[f'{tracer}_power']:7.2f}{_verdict(result)}",
                     flush=True,
                 )
@@ -102,14 +102,14 @@ def peaks(options: argparse.Namespace) -> Results:
         return []
     columns = ("torch_mib", "ours_mib", "torch_mib_with_code", "ours_mib_with_code")
     headings = ("torch", "ours", "torch, code", "ours, code")
-    print(f"\n{'peak memory':16}{'mode':6}" + "".join(f"{heading:>16}" for heading in headings))
+    print(f"\n{'peak memory':16}{'mode':10}" + "".join(f"{heading:>16}" for heading in headings))
     results = []
     for mode in options.modes:
         for name in [name for name in memory.MEASURED if name in options.workloads]:
             result = memory.measure(name, mode)
             results.append(result)
             sizes = "".join(f"{result[column]:12.1f} MiB" for column in columns)
-            print(f"{name:16}{mode:6}{sizes}", flush=True)
+            print(f"{name:16}{mode:10}{sizes}", flush=True)
     return results
 
 

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from timing import TRACERS, compare
-from workloads import Workload, pointwise_chain, reading_parameters
+from workloads import (
+    Workload,
+    concatenations,
+    distinct_sizes,
+    pointwise_chain,
+    reading_parameters,
+)
 
 
 @dataclass(frozen=True)
@@ -30,9 +36,11 @@ class Series:
 
 
 SERIES = (
-    Series("nodes", pointwise_chain, (200, 1000, 4000), ("fake", "real")),
+    Series("nodes", pointwise_chain, (200, 1000, 4000), ("fake", "real", "symbolic")),
     # A real tensor that a program closes over has no place in a fake capture.
     Series("closed-over parameters", reading_parameters, (10, 100, 1000), ("real",)),
+    Series("distinct symbols", distinct_sizes, (1, 4, 16), ("symbolic",)),
+    Series("concatenations", concatenations, (50, 200, 800), ("symbolic",)),
 )
 
 

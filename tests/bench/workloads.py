@@ -141,6 +141,29 @@ def gpt2_training(layers: int) -> Workload:
     return Workload(step, tuple(inputs), "small")
 
 
+def distinct_sizes(count: int) -> Workload:
+    """480 pointwise operators on tensors of `count` different sizes."""
+
+    def rounds(*inputs: Tensor) -> list[Tensor]:
+        values = list(inputs)
+        for _ in range(480 // 3 // count):
+            values = [torch.sigmoid(torch.relu(value + 1.0)) for value in values]
+        return values
+
+    return Workload(rounds, tuple(torch.randn(size + 5, 16) for size in range(count)), "symbols")
+
+
+def concatenations(count: int) -> Workload:
+    """`count` concatenations in a row: sizes are expressions that grow."""
+
+    def grows(x: Tensor, y: Tensor) -> Tensor:
+        for _ in range(count):
+            x = torch.cat([x, y])
+        return x
+
+    return Workload(grows, (torch.randn(4, 3), torch.randn(5, 3)), "symbols")
+
+
 WORKLOADS: dict[str, Callable[[], Workload]] = {
     "chain-200": lambda: pointwise_chain(200),
     "chain-1000": lambda: pointwise_chain(1000),

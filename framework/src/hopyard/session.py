@@ -111,6 +111,7 @@ class Session:
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
         *,
+        dynamic_shapes: Any = None,
         modes: Iterable[str] = (),
         policy: Policy | Mapping[str, Policy] | None = None,
         decompositions: DecompositionTable | Iterable[str] = (),
@@ -119,13 +120,15 @@ class Session:
 
         The function runs once, on fake tensors: nothing is computed, and the module, its state and
         the inputs are as before afterwards, whether the capture succeeds or not. Shapes are those
-        of the example inputs, and Python numbers among them become part of the program. The grad
-        mode is the caller's.
+        of the example inputs unless `dynamic_shapes` says otherwise, and Python numbers among them
+        become part of the program. The grad mode is the caller's.
 
         Args:
             target: A module or function.
             args: Positional example inputs.
             kwargs: Keyword example inputs.
+            dynamic_shapes: Which sizes may differ from call to call, as `torch.export` takes it,
+                for example `{"x": {0: torch.export.Dim("batch")}}`.
             modes: Names of modes to use besides those that are always used. What they report is in
                 the program's `reports`.
             policy: What becomes of safeguards' findings: of all, or by hazard code.
@@ -145,7 +148,13 @@ class Session:
                 hint="write session.capture(module, (x,))",
                 stage="capture",
             )
-        request = CaptureRequest(target, args, dict(kwargs or {}))
+        request = CaptureRequest(
+            target,
+            args,
+            dict(kwargs or {}),
+            tracing_mode="fake" if dynamic_shapes is None else "symbolic",
+            dynamic_shapes=dynamic_shapes,
+        )
         self.plugins.notify("hopyard_before_capture", request=request)
         try:
             program = self._capture(request, modes, policy, decompositions)

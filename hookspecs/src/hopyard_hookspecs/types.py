@@ -55,6 +55,8 @@ class CaptureRequest:
         tracing_mode: `"fake"` computes shapes only, `"real"` also values, `"symbolic"` shapes
             with symbols for sizes.
         pre_dispatch: Whether the graph is taken above autograd.
+        dynamic_shapes: Which sizes differ from call to call, as `torch.export` takes it; None if
+            none does.
     """
 
     target: Callable[..., Any]
@@ -62,3 +64,4 @@ class CaptureRequest:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     tracing_mode: TracingMode = "fake"
     pre_dispatch: bool = False
+    dynamic_shapes: Any = None

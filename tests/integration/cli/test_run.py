@@ -120,3 +120,20 @@ def test_progress_is_shown_on_a_terminal_only(place, monkeypatch, with_rich):
     place.run("run", "factories:make", "--pipeline", "keep")
     assert place.code == 0
     assert ("capturing ...\nrunning keep ...\n" in place.err) is not with_rich
+
+
+def test_sizes_may_differ_from_call_to_call(place):
+    place.run("run", "factories:make", "--dynamic", "x:0=rows[2..9]", "--out", "net.pt2")
+    assert place.code == 0
+    program = Session(discover=False).load("net.pt2")
+    assert program(torch.randn(9, 4)).shape[0] == 9
+    assert any(guard.startswith("2 <= ") and guard.endswith(" <= 9") for guard in program.guards)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("x", "x:0=batch"), ("nothing:0", "nothing"), ("x:7", "dimensions")]
+)
+def test_a_size_that_is_not_there_is_refused(place, text, told):
+    place.run("run", "factories:make", "--dynamic", text)
+    assert place.code == 2
+    assert told in place.err

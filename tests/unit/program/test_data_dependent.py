@@ -135,3 +135,19 @@ def test_results_that_torch_does_not_write_are_refused(
     with pytest.raises(ArtifactError, match="torch writes no such"):
         program.save(tmp_path / "it.pt2")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_region_that_dynamo_has_seen_with_other_sizes(
+    session: hopyard.Session, tmp_path: Path
+) -> None:
+    model = Branching()
+    torch._dynamo.reset()
+    with torch.no_grad():
+        first = session.capture(model, (torch.ones(3, 4),))
+        for size in (2, 3, 5):
+            model(torch.ones(size, 4))
+        program = session.capture(model, (torch.ones(3, 4),))
+        assert program == first
+        program.save(tmp_path / "it.pt2")
+        given = -torch.ones(3, 4)
+        torch.testing.assert_close(session.load(tmp_path / "it.pt2")(given), model(given))

@@ -412,6 +412,28 @@ def _fake_kernels() -> None:
     assert not fake.has_fake_kernel(aten.mm.default)
 
 
+@check("fake.reinterpret")
+def _shared() -> None:
+    mode = fake.FakeTensorMode()
+    whole = mode.from_tensor(torch.ones(4, 6))
+    source = whole[1:]
+    with dispatch.disable_torch_dispatch():
+        element = fake.reinterpret(source, (3, 2), (6, 1), 2)
+        part = fake.make_subclass(
+            fake.FakeTensor,
+            element,
+            False,
+            dispatch_device=True,
+            device_for_backend_keys=torch.device("cpu"),
+        )
+    expected = source[:, 2:4]
+    assert (part.shape, part.stride()) == (expected.shape, expected.stride())
+    assert part.storage_offset() == expected.storage_offset() == 8
+    assert part.untyped_storage()._cdata == whole.untyped_storage()._cdata
+    assert torch._C._dispatch_keys(part) == torch._C._dispatch_keys(expected)
+    assert not part._is_view()
+
+
 @check("fake.unset_fake_temporarily")
 def _unset() -> None:
     with fake.FakeTensorMode() as mode:
@@ -747,6 +769,21 @@ def _subclass() -> None:
     mine = fake.make_subclass(Mine, plain)
     assert type(mine) is Mine
     assert mine.untyped_storage()._cdata == plain.untyped_storage()._cdata
+
+
+@check("fake.make_wrapper")
+def _make_wrapper() -> None:
+    class Mine(Tensor):
+        @classmethod
+        def __torch_dispatch__(cls, *args: Any, **kwargs: Any) -> Any:
+            raise AssertionError("nothing is computed")
+
+    size = symbolic.ShapeEnv().create_unbacked_symint()
+    made = fake.make_wrapper(
+        Mine, (3, 4), dtype=torch.float32, device=torch.device("meta"), storage_size=size
+    )
+    assert made.is_contiguous()
+    assert made.untyped_storage().nbytes().node is size.node
 
 
 @check("proxies.active_tracer", "proxies.set_active_tracer")
@@ -1147,3 +1184,47 @@ def _containers_by_the_name_in_files() -> None:
     for kind in (dict, list):
         (name,) = (each for each, known in pytree.registered_containers.items() if known is kind)
         assert f'"{name}"' in written
+
+
+@check(
+    "exporting.DerivedDim",
+    "exporting.DimDynamic",
+    "exporting.StatelessSymbolicContext",
+    "exporting.infinity",
+)
+def _sizes_that_are_symbols() -> None:
+    batch = torch.export.Dim("batch", max=8)
+    derived = 2 * batch + 1
+    assert isinstance(derived, exporting.DerivedDim)
+    assert (derived.root, derived.fn(3)) == (batch, 7)
+
+    fake_mode = fake.FakeTensorMode(shape_env=symbolic.ShapeEnv())
+    kinds = [exporting.DimDynamic.DYNAMIC, exporting.DimDynamic.STATIC]
+    first, second = (
+        fake_mode.from_tensor(
+            torch.ones(size, 3),
+            source=symbolic.input_source(name),
+            symbolic_context=exporting.StatelessSymbolicContext(dynamic_sizes=kinds),
+        )
+        for name, size in (("first", 4), ("second", 8))
+    )
+    assert isinstance(first.shape[0], torch.SymInt)
+    assert first.shape[1] == 3
+    # Deciding that one size is twice another replaces its symbol.
+    assert bool(second.shape[0] == 2 * first.shape[0])
+    assert second.shape[0].node.expr == 2 * first.shape[0].node.expr
+    (guard,) = fake_mode.shape_env.guards
+    assert "test_names.py" in str(guard.sloc)
+    ranges = fake_mode.shape_env.var_to_range[first.shape[0].node.expr]
+    assert (ranges.lower, ranges.upper) == (2, exporting.infinity)
+
+
+@check("exporting.EXPRESSION_FUNCTIONS")
+def _functions_in_expressions() -> None:
+    import sympy
+
+    size = sympy.Symbol("s0", positive=True, integer=True)
+    expression = exporting.EXPRESSION_FUNCTIONS["FloorDiv"](size + 1, 2)
+    written = sympy.srepr(expression)
+    assert written.startswith("FloorDiv(")
+    assert sympy.sympify(written, locals=exporting.EXPRESSION_FUNCTIONS) == expression

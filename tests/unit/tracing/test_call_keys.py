@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.source import ConstantSource
 from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from hopyard.tracing import Recorder, ValueRecorder
 from hopyard.tracing.memory._calls import FakeCalls
@@ -135,6 +137,105 @@ def test_values_types_names_and_the_operator(key_of: Any) -> None:
         key_of(x, [6], operator=torch.ops.aten.view.default),
     ]
     assert len(set(keys)) == len(keys)
+
+
+@pytest.fixture
+def symbolic_key_of() -> Callable[..., tuple[Any, ...]]:
+    fake_mode = FakeTensorMode(shape_env=ShapeEnv())
+    recorder = Recorder(ValueRecorder(fake_mode))
+    calls = FakeCalls(recorder)
+
+    def key(*args: Any, operator: Any = add) -> tuple[Any, ...] | None:
+        for value in args:
+            if isinstance(value, Tensor) and recorder.slots.get(value) is None:
+                recorder.placeholder("x", value)
+        with fake_mode:
+            call = calls.read(operator, args, {})
+        return None if call is None else call.key
+
+    def fake(tensor: Tensor) -> Tensor:
+        sources.append(ConstantSource(f"input{len(sources)}"))
+        return fake_mode.from_tensor(tensor, source=sources[-1])
+
+    sources: list[Any] = []
+    key.fake = fake  # type: ignore[attr-defined]
+    key.shape_env = fake_mode.shape_env  # type: ignore[attr-defined]
+    return key
+
+
+SYMBOLIC_OPERANDS: dict[str, Callable[[], Tensor]] = {
+    "shape": lambda: torch.ones(5, 6),
+    "a size that is no symbol": lambda: torch.ones(5, 1),
+    "stride": lambda: torch.ones(6, 5).t(),
+    "offset": lambda: torch.ones(33)[3:].view(5, 6),
+    "dtype": lambda: torch.ones(5, 6, dtype=torch.int64),
+    "requires grad": lambda: torch.ones(5, 6, requires_grad=True),
+}
+
+
+@pytest.mark.parametrize("kind", SYMBOLIC_OPERANDS)
+def test_what_an_operand_with_symbolic_sizes_is(kind: str, symbolic_key_of: Any) -> None:
+    key_of = symbolic_key_of
+    plain, alike = key_of.fake(torch.ones(5, 7)), key_of.fake(torch.ones(5, 7))
+    other = key_of.fake(SYMBOLIC_OPERANDS[kind]())
+    assert key_of(plain, plain) == key_of(alike, alike)
+    assert key_of(other, other) != key_of(plain, plain)
+
+
+def test_which_numbers_of_a_call_are_one(symbolic_key_of: Any) -> None:
+    key_of = symbolic_key_of
+    view = torch.ops.aten.view.default
+    x, other = key_of.fake(torch.ones(5, 7)), key_of.fake(torch.ones(5, 7))
+    rows, columns = x.shape
+    others, _ = other.shape
+    assert others.node is not rows.node
+    assert key_of(x, other) != key_of(x, x)
+    assert key_of(x, [rows, columns], operator=view) != key_of(x, [others, columns], operator=view)
+
+
+def test_expressions_and_kinds_of_numbers(symbolic_key_of: Any) -> None:
+    key_of = symbolic_key_of
+    x = key_of.fake(torch.ones(5, 7))
+    rows, columns = x.shape
+    scale = torch.ops.aten.mul.Scalar
+    keys = [
+        key_of(x, number, operator=scale)
+        for number in (rows, columns, rows * 2, torch.sym_float(rows), rows > 3, 5, 5.0)
+    ]
+    assert None not in keys
+    assert len(set(keys)) == len(keys)
+    assert key_of(x, rows * 2, operator=scale) == key_of(x, rows * 2, operator=scale)
+
+
+def test_what_is_known_of_symbols(symbolic_key_of: Any) -> None:
+    key_of = symbolic_key_of
+    x = key_of.fake(torch.ones(5, 7))
+    keys = [key_of(x, x)]
+    assert x.shape[0] < 100
+    keys.append(key_of(x, x))
+    assert x.shape[1] % 7 == 0
+    keys.append(key_of(x, x))
+    assert x.shape[0] == 5
+    keys.append(key_of(x, x))
+    assert len(set(keys)) == len(keys)
+    assert key_of(x, x) == keys[-1]
+
+
+def test_looking_at_an_operand_makes_no_guard(symbolic_key_of: Any) -> None:
+    key_of = symbolic_key_of
+    x, other = key_of.fake(torch.ones(5, 7)), key_of.fake(torch.ones(5, 7))
+    key_of(x, x)
+    before = len(key_of.shape_env.guards)
+    x.data = other.t()
+    key_of(x, x)
+    assert len(key_of.shape_env.guards) == before
+
+
+def test_what_depends_on_data_is_never_remembered(symbolic_key_of: Any) -> None:
+    key_of = symbolic_key_of
+    size = key_of.shape_env.create_unbacked_symint()
+    x = key_of.fake(torch.ones(5, 7))
+    assert key_of(x, size, operator=torch.ops.aten.mul.Scalar) is None
 
 
 def test_another_fake_mode_or_none_takes_the_long_way() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -116,7 +117,7 @@ def sampled(step: int) -> list[Any]:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("info", sampled(9), ids=lambda info: info.formatted_name)
+@pytest.mark.parametrize("info", sampled(17), ids=lambda info: info.formatted_name)
 def test_operators_return_what_the_fake_mode_says(
     info: Any, fake: Any, fake_mode: FakeTensorMode
 ) -> None:
@@ -234,3 +235,36 @@ def test_a_mode_that_computes_with_data_besides_is_asked_itself() -> None:
     checking = FakeTensorMode()
     checking.propagate_real_tensors = True
     assert not Propagation.suits(checking)
+
+
+SHAPES = [(), (1,), (6,), (1, 6), (6, 1), (2, 3), (3, 1, 2), (1, 2, 1, 3), (2, 3, 1, 1), (0, 3)]
+SIZES = [*SHAPES, (-1,), (2, -1), (-1, 1), (1, -1, 3), (-1, -1), (4, -1), (0, -1), (-2, -3)]
+
+
+@pytest.mark.parametrize("func", [aten.view.default, aten._unsafe_view.default])
+def test_views_are_those_of_the_fake_mode(func: Any, fake: Any, fake_mode: FakeTensorMode) -> None:
+    propagation = Propagation(FakeFactory(fake_mode))
+    answered = 0
+    for shape, sizes in itertools.product(SHAPES, SIZES):
+        count = math.prod(shape)
+        whole = torch.ones(3 * count + 2)
+        rows = whole[:count].view(shape)
+        bases = [rows, whole[2 : 2 + count].view(shape)]
+        # A dimension of one element may have any stride, and views keep it or not.
+        strides = zip(shape, rows.stride(), strict=True)
+        odd = [7 if size == 1 else stride for size, stride in strides]
+        bases.append(whole.as_strided(shape, odd))
+        if len(shape) == 2:
+            bases.append(rows.mT)
+        for source in fake(bases):
+            found = propagation.compute(func, (source, list(sizes)), {})
+            try:
+                with fake_mode:
+                    expected = func(source, list(sizes))
+            except Exception:  # noqa: BLE001
+                expected = MISSING
+            assert (found is MISSING) == (expected is MISSING), (source, sizes)
+            if found is not MISSING:
+                answered += 1
+                assert look(found, [source]) == look(expected, [source])
+    assert answered > 100

@@ -7,6 +7,9 @@ from functools import partial as _partial
 from torch import Tensor as _Tensor
 from torch._C import _get_dispatch_mode, _TorchDispatchModeKey
 from torch._C import _set_throw_on_mutable_data_ptr as forbid_data_access
+from torch._C._dynamo.guards import (  # type: ignore[attr-defined]
+    _reinterpret_tensor as reinterpret,
+)
 from torch._decomp import decomposition_table as decomposition_table
 from torch._decomp import meta_table as meta_table
 from torch._guards import detect_fake_mode as detect_fake_mode
@@ -41,6 +44,9 @@ active_fake_mode = _partial(_get_dispatch_mode, _TorchDispatchModeKey.FAKE)
 make_subclass = _Tensor._make_subclass
 """Gives a tensor another Python class; the result shares its storage."""
 
+make_wrapper = _Tensor._make_wrapper_subclass
+"""Makes a tensor of a Python class without data, with a storage of any size."""
+
 
 def has_fake_kernel(func: _OpOverload) -> bool:
     """Say whether somebody registered a Python function that tells what `func` returns."""
@@ -67,6 +73,8 @@ __all__ = [
     "is_tensor_constructor",
     "like_constructors",
     "make_subclass",
+    "make_wrapper",
     "meta_table",
+    "reinterpret",
     "unset_fake_temporarily",
 ]

@@ -115,6 +115,7 @@ def convert(
     *,
     seed: int,
     tolerance: float | None,
+    dynamic_shapes: Any = None,
 ) -> Conversion:
     """Capture a target, run a pipeline on it and compare the outcome with eager.
 
@@ -125,6 +126,7 @@ def convert(
         doing: Told what is being done.
         seed: Of torch's random numbers, for the program and for eager.
         tolerance: The relative deviation to allow; None is by precision.
+        dynamic_shapes: Which sizes may differ from call to call.
 
     Raises:
         CaptureError: The target cannot be captured.
@@ -141,7 +143,7 @@ def convert(
     args, kwargs = copied((target.args, target.kwargs))
     for_eager = Target(*copied((target.function, target.args, target.kwargs)))
     doing("capturing")
-    captured = timed("capture", lambda: _capture(session, target))
+    captured = timed("capture", lambda: _capture(session, target, dynamic_shapes))
     doing(f"running {pipeline}")
     with during("pipeline", "running the passes"):
         result = session.run(pipeline, captured)
@@ -158,14 +160,20 @@ def convert(
     )
 
 
-def _capture(session: Session, target: Target) -> Program:
+def _capture(session: Session, target: Target, dynamic_shapes: Any) -> Program:
     modes = [name for name, entry in session.modes.items() if entry.value.reports]
     codes = [h.code for guard in session.safeguards.values() for h in guard.value.hazards]
     with warnings.catch_warnings():
         # Findings that become warnings are part of the answer already.
         warnings.filterwarnings("ignore", rf"(.*: )?({'|'.join(codes) or '(?!)'}) ", UserWarning)
         with during("capture", "capturing"):
-            return session.capture(target.function, target.args, target.kwargs, modes=modes)
+            return session.capture(
+                target.function,
+                target.args,
+                target.kwargs,
+                dynamic_shapes=dynamic_shapes,
+                modes=modes,
+            )
 
 
 def _record_data(record: PassRecord, text: str) -> dict[str, Any]:

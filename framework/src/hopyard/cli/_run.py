@@ -13,6 +13,7 @@ from ..session import Session
 from ._answer import Answer
 from ._console import progress
 from ._destination import destination
+from ._dynamic import DynamicSize, dynamic_shapes
 from ._factory import (
     FactoryName,
     call_factories,
@@ -50,6 +51,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pipeline", default="", metavar="TEXT", help="for example 'decompose,dce'"
     )
+    parser.add_argument(
+        "--dynamic",
+        action="append",
+        default=[],
+        metavar="INPUT:DIM[=NAME]",
+        help="let a size differ from call to call; repeat it for others. Sizes of one NAME are "
+        "equal, and NAME[2..64] gives their range",
+    )
     parser.add_argument("--out", metavar="FILE.pt2", help="write the program to this file")
     parser.add_argument("--grad", action="store_true", help="capture and run with gradients on")
     parser.add_argument(
@@ -76,6 +85,7 @@ def answer(arguments: argparse.Namespace) -> Answer:
     """
     name = FactoryName.parse(arguments.factory)
     inputs = FactoryName.parse(arguments.args) if arguments.args is not None else None
+    arguments.dynamic = [DynamicSize.parse(text) for text in arguments.dynamic]
     out = destination(arguments.out) if arguments.out is not None else None
     session = open_session()
     pipeline = session.pipeline(arguments.pipeline)
@@ -129,6 +139,7 @@ def _convert(
                 doing,
                 seed=arguments.seed,
                 tolerance=arguments.tolerance,
+                dynamic_shapes=dynamic_shapes(arguments.dynamic),
             )
         if out is not None:
             doing(f"writing {out.name}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import SymInt, Tensor
 
 from ._operands import storage_of
 
@@ -78,7 +78,9 @@ def find_aliases(results: Sequence[Any], operands: Mapping[str, Any]) -> Iterato
 
 
 def _reads_alike(view: Tensor, base: Tensor) -> bool:
-    """Return whether the numbers in the shared memory mean the same to both."""
+    """Return whether the view can be made of another base."""
+    if any(isinstance(each, SymInt) for each in (*view.shape, *view.stride(), *base.stride())):
+        return False
     return (view.dtype, view.is_conj(), view.is_neg()) == (
         base.dtype,
         base.is_conj(),

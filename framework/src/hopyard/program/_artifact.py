@@ -7,6 +7,7 @@ more when it reads an archive; a file that holds anything of the kind is refused
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import sys
 import tempfile
@@ -58,6 +59,8 @@ def save_program(program: Program, path: str | PathLike[str]) -> None:
     _refuse_region_results(program)
     writable, calling = write_calling(program)
     exported = to_exported_program(writable)
+    # They are source that torch would compile; what they check is beside the calling convention.
+    exported._guards_code = []
     manifest = Manifest(
         program.manifest.hopyard,
         program.manifest.torch,
@@ -117,6 +120,7 @@ def load_program(
         with _READING:
             exported = torch.export.load(repack(members))
         program = from_exported_program(exported, manifest)
+        _drop_unused_items(program.graph_module)
         return read_calling(program, members[_CALLING_MEMBER].decode())
     except Untrusted as error:
         raise ArtifactError(
@@ -128,6 +132,17 @@ def load_program(
         raise
     except Exception as error:
         raise _damaged(source, f"{type(error).__name__}: {error}", manifest) from error
+
+
+def _drop_unused_items(graph_module: GraphModule) -> None:
+    """Remove the items that torch reads from every container, whether the graph had them or not."""
+    for module in graph_module.modules():
+        if not isinstance(module, GraphModule):
+            continue
+        for node in module.graph.find_nodes(op="call_function", target=operator.getitem):
+            if not node.users:
+                module.graph.erase_node(node)
+        module.recompile()
 
 
 def _refuse_others(archive: zipfile.ZipFile, source: Path) -> None:
@@ -181,8 +196,8 @@ def _check_containers(members: Mapping[str, bytes], source: Path) -> None:
 
 
 def _is_of_torch(name: str) -> bool:
-    operator = higher_order_operators.get(name)
-    return operator is not None and type(operator).__module__.partition(".")[0] == "torch"
+    found = higher_order_operators.get(name)
+    return found is not None and type(found).__module__.partition(".")[0] == "torch"
 
 
 def _refuse_modules(program: Program) -> None:

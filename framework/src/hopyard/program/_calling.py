@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from sympy import Basic  # type: ignore[import-untyped]
+from torch import SymInt, Tensor
 
 from .._torch.pytree import (
     TreeSpec,
@@ -20,6 +21,7 @@ from .._torch.pytree import (
 )
 from ..errors import InputError, UnsupportedError
 from ._aliases import Alias
+from ._sizes import NO_SYMBOLS, Bindings, Size, Symbols, bind, size_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,25 +29,56 @@ class TensorType:
     """What an input tensor must be.
 
     Attributes:
-        shape: Its sizes.
+        shape: Its sizes; those that differ from call to call are expressions.
         dtype: Its data type.
         device: Its device.
         stride: How the graph expects it in memory; None if its layout has no strides. A tensor that
             is laid out otherwise is of the same type, and copied before the graph sees it.
     """
 
-    shape: tuple[int, ...]
+    shape: tuple[Size, ...]
     dtype: torch.dtype
     device: torch.device
-    stride: tuple[int, ...] | None = field(default=None, compare=False)
+    stride: tuple[Size, ...] | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, tensor: Tensor) -> TensorType:
         """Return the type of `tensor`."""
         stride = None
         if tensor.layout is torch.strided:
-            stride = dense_stride(tensor) if is_expanded(tensor) else tuple(tensor.stride())
-        return cls(tuple(tensor.shape), tensor.dtype, tensor.device, stride)
+            found = dense_stride(tensor) if is_expanded(tensor) else tensor.stride()
+            stride = tuple(size_of(step) for step in found)
+        shape = tuple(size_of(size) for size in tensor.shape)
+        return cls(shape, tensor.dtype, tensor.device, stride)
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether a size differs from call to call."""
+        return any(isinstance(size, Basic) for size in self.shape)
+
+    def at(self, bindings: Bindings) -> TensorType:
+        """Return this type with sizes for its symbols."""
+        if not self.is_dynamic:
+            return self
+        values = dict(bindings)
+
+        def known(sizes: Iterable[Size]) -> tuple[int, ...]:
+            return tuple(int(e.xreplace(values)) if isinstance(e, Basic) else e for e in sizes)
+
+        stride = None if self.stride is None else known(self.stride)
+        return TensorType(known(self.shape), self.dtype, self.device, stride)
+
+    def could_be(self, tensor: Tensor) -> bool:
+        """Return whether all but the sizes that differ from call to call are those of `tensor`."""
+        return (
+            self.dtype == tensor.dtype
+            and self.device == tensor.device
+            and len(self.shape) == tensor.dim()
+            and all(
+                isinstance(ours, Basic) or ours == theirs
+                for ours, theirs in zip(self.shape, tensor.shape, strict=True)
+            )
+        )
 
     def is_laid_out_like(self, tensor: Tensor) -> bool:
         """Return whether `tensor`, which is of this type, has the strides that matter."""
@@ -71,11 +104,12 @@ def is_expanded(tensor: Tensor) -> bool:
     return any(step == 0 and size > 1 for size, step in steps)
 
 
-def dense_stride(tensor: Tensor) -> tuple[int, ...]:
+def dense_stride(tensor: Tensor) -> tuple[Any, ...]:
     """Return the strides that a contiguous tensor of the same shape has."""
-    strides = [1]
-    for size in reversed(tensor.shape[1:]):
-        strides.append(strides[-1] * max(size, 1))
+    strides: list[Any] = [1]
+    sizes: Sequence[Any] = tensor.shape[1:]
+    for size in reversed(sizes):
+        strides.append(strides[-1] * (size if isinstance(size, SymInt) else max(size, 1)))
     return tuple(reversed(strides)) if tensor.dim() else ()
 
 
@@ -104,6 +138,7 @@ class CallingConvention:
         out_spec: The structure of the result.
         parameters: Names of the parameters that may be given by position as well as by name.
         aliases: Leaves of the result that are operands or views of operands.
+        symbols: What must hold of sizes that differ from call to call.
     """
 
     inputs: tuple[InputLeaf, ...]
@@ -111,9 +146,12 @@ class CallingConvention:
     out_spec: TreeSpec
     parameters: tuple[str, ...] = ()
     aliases: tuple[Alias, ...] = ()
+    symbols: Symbols = NO_SYMBOLS
 
-    def flatten(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
-        """Return the leaves of a call, checked.
+    def flatten(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[list[Any], list[Any]]:
+        """Return the leaves of a call, checked, and what the graph expects them to be.
 
         Raises:
             InputError: The call does not fit what was captured; the message names the input.
@@ -129,16 +167,32 @@ class CallingConvention:
             )
         for leaf, value in zip(self.inputs, leaves, strict=True):
             _check(leaf, value)
-        return leaves
+        return leaves, self._expected(leaves)
+
+    def _expected(self, leaves: Sequence[Any]) -> list[Any]:
+        """Return what is expected of each leaf, with the sizes of this call."""
+        expected = [leaf.expected for leaf in self.inputs]
+        dynamic = [
+            (leaf.path, leaf.expected.shape, value.shape)
+            for leaf, value in zip(self.inputs, leaves, strict=True)
+            if isinstance(leaf.expected, TensorType) and leaf.expected.is_dynamic
+        ]
+        if not dynamic:
+            return expected
+        bindings, names = bind(dynamic)
+        self.symbols.check(bindings, names)
+        return [each.at(bindings) if isinstance(each, TensorType) else each for each in expected]
 
     def guards(self) -> tuple[str, ...]:
-        """Return the conditions that :meth:`flatten` checks, one for each input."""
-        return tuple(
+        """Return the conditions that :meth:`flatten` checks."""
+        inputs = tuple(
             f"{leaf.path}: {leaf.expected}"
             if isinstance(leaf.expected, TensorType)
             else f"{leaf.path} == {leaf.expected!r}"
             for leaf in self.inputs
         )
+        symbols = (*self.symbols.ranges, *self.symbols.conditions)
+        return (*inputs, *map(str, symbols))
 
     def unflatten(self, leaves: Sequence[Any]) -> Any:
         """Return the program's result in the structure of the captured function's."""
@@ -175,7 +229,7 @@ def describe_inputs(
         UnsupportedError: A leaf is neither a tensor nor a value to specialise on.
     """
     with_paths, spec = tree_flatten_with_path((args, dict(kwargs)))
-    names = _positional_names(function, len(args))
+    names = positional_names(function, len(args))
     leaves = []
     for path, value in with_paths:
         written = _written(path, names)
@@ -205,7 +259,8 @@ def _parameters(function: Callable[..., Any]) -> Iterable[inspect.Parameter]:
         return ()
 
 
-def _positional_names(function: Callable[..., Any], count: int) -> list[str]:
+def positional_names(function: Callable[..., Any], count: int) -> list[str]:
+    """Return how a user would write each of `count` positional arguments."""
     parameters = _parameters(function)
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     names = [parameter.name for parameter in parameters if parameter.kind in positional]
@@ -246,9 +301,9 @@ def _same(value: Any, expected: Any) -> bool:
 
 def _check(leaf: InputLeaf, value: Any) -> None:
     if isinstance(leaf.expected, TensorType):
-        found = TensorType.of(value) if isinstance(value, Tensor) else None
-        if found == leaf.expected:
+        if isinstance(value, Tensor) and leaf.expected.could_be(value):
             return
+        found = TensorType.of(value) if isinstance(value, Tensor) else None
         what = str(found) if found else f"a value of type {type(value).__name__}"
     else:
         if _same(value, leaf.expected):

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import sympy  # type: ignore[import-untyped]
 import torch
 from torch.export.graph_signature import (
     ArgumentSpec,
@@ -26,7 +27,9 @@ from torch.export.graph_signature import (
 from .._graph_copy import copy_graph_module
 from ..errors import ArtifactError
 from ._aliases import Alias, View
+from ._expressions import read_arithmetic
 from ._program import Program
+from ._sizes import Range, Symbols
 
 FORMAT = 1
 """Version of the layout of this file."""
@@ -54,6 +57,11 @@ def write_calling(program: Program) -> tuple[Program, str]:
         "aliases": [asdict(alias) for alias in convention.aliases],
         "inputs": inputs,
         "results": results,
+        "ranges": [
+            [sympy.srepr(each.symbol), each.least, each.greatest]
+            for each in convention.symbols.ranges
+        ],
+        "conditions": [sympy.srepr(each) for each in convention.symbols.conditions],
     }
     replaced = _with_plain_values(program, dict.fromkeys(inputs), dict.fromkeys(results))
     return replaced, json.dumps(data, indent=2)
@@ -80,6 +88,13 @@ def read_calling(program: Program, text: str) -> Program:
         ),
         parameters=tuple(str(name) for name in data["parameters"]),
         aliases=tuple(_alias(alias, program) for alias in data["aliases"]),
+        symbols=Symbols(
+            tuple(
+                Range(read_arithmetic(symbol), int(least), None if most is None else int(most))
+                for symbol, least, most in data["ranges"]
+            ),
+            tuple(read_arithmetic(condition) for condition in data["conditions"]),
+        ),
     )
     return program.replaced(convention=convention)
 

@@ -35,16 +35,17 @@ from ..tracing import (
     fakify,
 )
 from ._calling import CallingConvention, InputLeaf, describe_inputs, is_expanded, parameter_names
+from ._dynamic import DynamicInputs, dimensions_asked
 from ._functional import PureFunction, State
 from ._functionalize import functionalize
 from ._hidden_writes import DECLARED
-from ._hoist import hoist_tensors
+from ._hoist import hoist_tensors, inline_numbers
 from ._lift import lift_tensors, split_mutations
 from ._manifest import Manifest
 from ._operands import distinct, operands_of, shared_write, written_operands
 from ._preserve import preserved, same_storage, surroundings_preserved
 from ._program import Program
-from ._ranges import check_promises
+from ._ranges import check_promises, with_sizes
 from ._targets import runnable
 
 
@@ -76,15 +77,17 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
     target = runnable(request.target)
     leaves, values, in_spec = describe_inputs(target, request.args, request.kwargs)
     state = State.of(target)
-    fake_mode = _fake_mode([*state.all.values(), *values])
+    fake_mode = _fake_mode([*state.all.values(), *values], request.dynamic_shapes)
+    dynamic = _dynamic_inputs(request, target, leaves, fake_mode)
     placeholders = _placeholders(state, leaves)
     names = [placeholder.name for placeholder in placeholders]
     pure = PureFunction(target, names, list(state.all), in_spec)
     given = distinct([*state.all.values(), *values])
-    operands = fakify(given, fake_mode)
-    operands[len(state.all) :] = [_dense(each, fake_mode) for each in operands[len(state.all) :]]
+    count = len(state.all)
+    operands = fakify([*given[:count], *dynamic.made(given[count:])], fake_mode)
+    operands[count:] = [_dense(each, fake_mode) for each in operands[count:]]
     tracing = TracingOptions(
-        tracing_mode="fake",
+        tracing_mode="fake" if request.dynamic_shapes is None else "symbolic",
         fake_mode=fake_mode,
         decompositions={**DECLARED, **options.decompositions},
         trace_rules=options.trace_rules,
@@ -97,11 +100,15 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
         surroundings_preserved(),
         preserved(target),
         same_storage(inputs, operands),
+        dynamic.watched(),
     ):
         traced = tracer.trace(pure, operands, placeholders, name)
     graph_module = functionalize(traced, tracing)
 
     hoist_tensors(graph_module)
+    inline_numbers(graph_module)
+    symbols = dynamic.symbols()
+    leaves = dynamic.leaves(operands[count:])
     specs = _input_specs(graph_module, state, leaves)
     lifted = lift_tensors(graph_module, specs, fake_mode)
     ranges = check_promises(graph_module, fake_mode.shape_env)
@@ -122,8 +129,9 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
             pure.out_spec,
             parameter_names(target),
             pure.aliases(signature),
+            symbols,
         ),
-        range_constraints=ranges,
+        range_constraints=with_sizes(ranges, symbols),
         findings=options.findings,
         manifest=options.manifest,
     )
@@ -140,16 +148,29 @@ def _refuse_shared_writes(signature: ExportGraphSignature, operands: Mapping[str
     )
 
 
-def _fake_mode(values: Sequence[Any]) -> FakeTensorMode:
+def _fake_mode(values: Sequence[Any], dynamic_shapes: Any) -> FakeTensorMode:
     # A module may hold tensors that are neither parameters nor buffers; they become constants.
-    fake_mode = fake_mode_for(values, allow_non_fake_inputs=True)
+    symbolic = dynamic_shapes is not None
+    fake_mode = fake_mode_for(values, allow_non_fake_inputs=True, symbolic=symbolic)
     if any(isinstance(value, Tensor) and value._has_symbolic_sizes_strides for value in values):
         raise UnsupportedError(
             "the example inputs belong to a fake mode with symbolic shapes",
-            hint="capture with plain tensors",
+            hint="capture with plain tensors and dynamic_shapes",
             stage="capture",
         )
     return fake_mode
+
+
+def _dynamic_inputs(
+    request: CaptureRequest,
+    target: Callable[..., Any],
+    leaves: tuple[InputLeaf, ...],
+    fake_mode: FakeTensorMode,
+) -> DynamicInputs:
+    if request.dynamic_shapes is None:
+        return DynamicInputs(leaves, [{}] * len(leaves), fake_mode)
+    asked = dimensions_asked(request.dynamic_shapes, target, request.args, request.kwargs)
+    return DynamicInputs(leaves, asked, fake_mode)
 
 
 def _dense(value: Any, fake_mode: FakeTensorMode) -> Any:

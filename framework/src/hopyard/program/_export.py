@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from torch.export import ExportedProgram
@@ -13,6 +14,7 @@ from .._graph_copy import copy_graph_module
 from ..errors import ProgramError
 from ._calling import CallingConvention, InputLeaf, TensorType
 from ._manifest import Manifest
+from ._ranges import free_symbols, from_ranges
 
 if TYPE_CHECKING:
     from ._program import Program
@@ -94,6 +96,9 @@ def from_exported_program(exported: ExportedProgram, manifest: Manifest) -> Prog
     found = CallingConvention(
         tuple(leaves), exported.call_spec.in_spec, exported.call_spec.out_spec
     )
+    sizes = [leaf.expected.shape for leaf in leaves if isinstance(leaf.expected, TensorType)]
+    used = {symbol for shape in sizes for size in shape for symbol in free_symbols(size)}
+    found = dataclasses.replace(found, symbols=from_ranges(exported.range_constraints, used))
     convention = _remembered(graph_module.meta.pop(_CONVENTION, None), found)
     tensors = {**exported.constants, **exported.state_dict}
     state = {

@@ -9,6 +9,10 @@ from __future__ import annotations
 import ast
 import re
 
+import sympy  # type: ignore[import-untyped]
+
+from .._torch.exporting import EXPRESSION_FUNCTIONS
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -39,6 +43,17 @@ def is_arithmetic(text: str) -> bool:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return _is_allowed(tree.body, 0)
+
+
+def read_arithmetic(text: str) -> sympy.Basic:
+    """Return the expression that `text` stands for.
+
+    Raises:
+        ValueError: It is no arithmetic.
+    """
+    if not is_arithmetic(text):
+        raise ValueError(f"{text[:80]!r} is no arithmetic")
+    return sympy.sympify(text, locals=dict(EXPRESSION_FUNCTIONS))
 
 
 def _is_allowed(node: ast.AST, depth: int) -> bool:

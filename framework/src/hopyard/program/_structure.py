@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Hashable, Mapping
+import re
+from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -15,6 +16,8 @@ from ._calling import TensorType
 
 if TYPE_CHECKING:
     from ._program import Program
+
+_SYMBOL = re.compile(r"\bs[0-9]+\b")
 
 
 def structure_of(program: Program) -> Hashable:
@@ -31,16 +34,32 @@ def structure_of(program: Program) -> Hashable:
         for spec in signature.output_specs
     ]
     convention = program.convention
+    shapes = [leaf.expected for leaf in convention.inputs]
+    rename = _Renaming(shapes)
     aliases = [(each.result, positions[each.operand], each.view) for each in convention.aliases]
     return (
         _graph(program.graph_module),
         tuple(inputs),
         tuple(outputs),
-        tuple(_type(leaf.expected) for leaf in convention.inputs),
+        tuple(rename(_type(each)) for each in shapes),
+        tuple(rename(each) for each in convention.symbols.ranges),
+        frozenset(rename(each) for each in convention.symbols.conditions),
         repr(convention.in_spec),
         repr(convention.out_spec),
         tuple(aliases),
     )
+
+
+class _Renaming:
+    """Writes values with symbols that are numbered as they occur in the shapes of inputs."""
+
+    def __init__(self, expected: Iterable[Any]) -> None:
+        shapes = [str(each) for each in expected if isinstance(each, TensorType)]
+        found = dict.fromkeys(name for shape in shapes for name in _SYMBOL.findall(shape))
+        self._names = {name: f"size{index}" for index, name in enumerate(found)}
+
+    def __call__(self, value: Any) -> str:
+        return _SYMBOL.sub(lambda found: self._names.get(found[0], found[0]), str(value))
 
 
 def _graph(graph_module: GraphModule) -> Hashable:

@@ -65,3 +65,4 @@ from .retrace._decomposition import DecompositionInterpreter as DecompositionInt
 from .retrace._decomposition import decompose as decompose
 from .retrace._decomposition import selective_decompose as selective_decompose
 from .retrace._replay import Replay as Replay
+from .symbols._guards import check_guards as check_guards

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch.fx import Graph
 
 from .._torch.fake import (
     DataDependentOutputException,
@@ -16,10 +17,11 @@ from .._torch.fake import (
     active_fake_mode,
 )
 from .._torch.pytree import tree_leaves
-from .._torch.symbolic import GuardOnDataDependentSymNode
+from .._torch.symbolic import ShapeEnv
 from ..errors import CaptureError, DataDependentError, UnsupportedError
 from .provenance._locations import raising_location
 from .recording._slots import is_left_over
+from .symbols._refusals import explain_symbols
 
 _NOTE = "_hopyard_failure"
 
@@ -51,15 +53,26 @@ def note_failure(error: Exception, operator: Any, operands: Any) -> None:
         setattr(error, _NOTE, _failure(error, name, operands))
 
 
-def explain(error: Exception, declined: tuple[str, str] | None) -> CaptureError:
+def explain(
+    error: Exception,
+    declined: tuple[str, str] | None,
+    shape_env: ShapeEnv | None,
+    graph: Graph,
+) -> CaptureError:
     """Return the error to raise for an exception that ended a capture.
 
     Args:
         error: What the captured function raised.
         declined: The operator and the tensor subclass that the tracer left to others, if any.
+        shape_env: What is known of symbols, if the capture has any.
+        graph: What was recorded.
     """
     failure = next(_notes(error), Failure(""))
-    explained = _explanation(error, failure, declined)
+    explained = explain_symbols(error, shape_env, graph)
+    if explained is None:
+        explained = _explanation(error, failure, declined)
+    elif not explained.operator:
+        explained.operator = failure.operator
     explained.location = raising_location(error.__traceback__)
     return explained
 
@@ -73,14 +86,6 @@ def _explanation(
             hint="keep the value in a tensor, or compute it outside the captured function",
             stage="capture",
             operator=str(error.func),
-        )
-    if isinstance(error, GuardOnDataDependentSymNode):
-        return DataDependentError(
-            "the program decides by a number that is only known when it runs: "
-            f"{error.cond} cannot be decided here",
-            hint="use torch.where or torch.cond, or promise the answer with torch._check",
-            stage="capture",
-            operator=failure.operator,
         )
     if isinstance(error, UnsupportedOperatorException):
         return UnsupportedError(

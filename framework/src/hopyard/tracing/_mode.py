@@ -32,6 +32,7 @@ from .._torch.fake import (
 from .._torch.inductor import emulates_precision_casts
 from .._torch.proxies import ProxyTorchDispatchMode
 from .._torch.pytree import tree_flatten, tree_leaves
+from .._torch.symbolic import GuardOnDataDependentSymNode
 from ..errors import CaptureError, DataDependentError, UnsupportedError
 from ._explanations import note_failure
 from .bridge._torch_tracer import TorchTracer
@@ -50,11 +51,17 @@ aten = torch.ops.aten
 DecompositionTable = Mapping[OpOverload, Callable[..., Any]]
 
 _PLAIN_TENSORS = (Tensor, torch.nn.Parameter, FakeTensor)
+_DEVICE = torch.ops.prim.device.default
 _SIZE_QUERIES = (aten.size.default, aten.stride.default, aten.storage_offset.default)
 _LOW_PRECISION = (torch.bfloat16, torch.float16)
 
 
-REFUSALS = (CaptureError, DataDependentOutputException, DynamicOutputShapeException)
+REFUSALS = (
+    CaptureError,
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    GuardOnDataDependentSymNode,
+)
 """What only a capture raises. A program that catches it took a path that it would not take by
 itself.
 """
@@ -165,15 +172,17 @@ class TracingMode(ProxyTorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Record one operator and run it."""
+        if func is _DEVICE and type(args[0]) is FakeTensor:
+            # Asked for at almost every operator; a fake tensor knows without a dispatch.
+            return args[0].fake_device
         if traceback.should_preserve_node_meta and isinstance(func, OpOverload):
             with operator_noted(func):
                 return self._see(func, args, kwargs or {})
         return self._see(func, args, kwargs or {})
 
     def _see(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if func is torch.ops.prim.device.default:
-            # Asked for at almost every operator; a fake tensor knows without a dispatch.
-            return args[0].device if type(args[0]) is FakeTensor else func(*args, **kwargs)
+        if func is _DEVICE:
+            return func(*args, **kwargs)
         try:
             if isinstance(func, HigherOrderOperator):
                 return self._capture.record_higher_order(func, args, kwargs)

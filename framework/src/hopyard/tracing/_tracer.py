@@ -39,6 +39,7 @@ from .provenance._origin import Origin
 from .provenance._stack_traces import StackTraces
 from .recording._recorder import Recorder
 from .recording._values import ValueRecorder
+from .symbols._refusals import undecidable_reported
 
 TraceRuleFunction = Callable[
     ["Tracer", HigherOrderOperator, tuple[Any, ...], Mapping[str, Any]], Any
@@ -230,7 +231,7 @@ class Tracer:
                 error.location = error.location or raising_location(error.__traceback__)
             raise
         except Exception as error:
-            explained = explain(error, self.declined)
+            explained = explain(error, self.declined, self.shape_env, self.recorder.graph)
             explained.partial_graph = self.recorder.graph
             raise explained from error
         finally:
@@ -343,6 +344,8 @@ class Tracer:
                 stack.enter_context(hide_state_recorder())
                 stack.enter_context(_grad_mode_restored())
             stack.enter_context(_autocast_cache_disabled())
+            if self._outer is None:
+                stack.enter_context(undecidable_reported(self.shape_env, self._refuse))
             if self.options.fake_mode is not None:
                 stack.enter_context(self.options.fake_mode)
                 # Above autograd the tracer sees an operator once; the fake mode sees what it calls,
@@ -358,6 +361,9 @@ class Tracer:
             if pre_dispatch or self.options.tracing_mode == "symbolic":
                 stack.enter_context(enable_python_dispatcher())
             yield
+
+    def _refuse(self, error: Exception) -> None:
+        self.refusal = self.refusal or error
 
     @contextmanager
     def _surroundings(self) -> Generator[None, None, None]:

@@ -8,13 +8,16 @@ arguments, and of state that operators can see. All of that is the key:
   requires grad
 - for any other argument: its type and its value, so that 1, 1.0 and True differ
 - for lists, tuples and keywords: their kind, length and names
+- for a tensor with symbolic sizes: its look, that is its sizes as expressions, and which of them
+  are one number; for a symbolic number: its expression; for both, which numbers of the call are one
+  number, since the output may pass them on, and what is known of symbols: guards and replacements
 - the default dtype, the grad and inference modes, deterministic algorithms, mkldnn and cudnn,
   autocast, and the thread's included and excluded dispatch keys
 
 Not remembered are operators whose result depends on data, or that change size or stride of an
-operand; random ones are, since fake values have no data. Tensors with a known constant, with
-symbolic sizes, of other layouts and of subclasses take the long way each time. A cache lives as
-long as a trace, and serves one decomposition table.
+operand; random ones are, since fake values have no data. Tensors with a known constant, with sizes
+that depend on data, of other layouts and of subclasses take the long way each time. A cache lives
+as long as a trace, and serves one decomposition table.
 """
 
 from __future__ import annotations
@@ -45,9 +48,11 @@ from ..._torch.dispatch import (
 )
 from ..._torch.fake import FakeTensor, active_fake_mode
 from ..recording._recorder import Recorder
+from ..symbols._tracker import SYMBOLIC, is_symbolic
 from ._operators import is_composite, is_predictable
 from ._propagation import MISSING, Propagation
 from ._recipes import Recipe, recipe_for
+from ._symbolic import Numbers, SymbolicMetadata, is_backed
 
 aten = torch.ops.aten
 
@@ -111,6 +116,9 @@ class Call(NamedTuple):
         args: The positional arguments as a node holds them.
         kwargs: The keyword arguments as a node holds them.
         operands: The tensors among all arguments, in order.
+        numbers: The symbolic numbers of the operands and among the arguments, in order.
+        passed: Whether there are symbolic numbers among the arguments, which nodes do not stand for
+            before the call is recorded.
     """
 
     operator: Operator
@@ -118,6 +126,8 @@ class Call(NamedTuple):
     args: tuple[Any, ...]
     kwargs: dict[str, Any] | None
     operands: list[Tensor]
+    numbers: list[Any]
+    passed: bool
 
 
 class _Calls:
@@ -144,26 +154,43 @@ class _Calls:
             return None
         key: list[Any] = [operator, len(func.py_kernels), *self._state()]
         operands: list[Tensor] = []
-        lowered = self._scan(args, key, operands)
+        numbers: list[Any] = []
+        passed: list[Any] = []
+        lowered = self._scan(args, key, operands, numbers, passed)
         if lowered is None:
             return None
         keywords: dict[str, Any] | None = None
         if kwargs:
             key.extend(kwargs)
-            values = self._scan(tuple(kwargs.values()), key, operands)
+            values = self._scan(tuple(kwargs.values()), key, operands, numbers, passed)
             if values is None:
                 return None
             keywords = dict(zip(kwargs, values, strict=True))
         if func is aten.index.Tensor and any(t.dtype in _MASK_TYPES for t in operands[1:]):
             return None
-        return Call(operator, tuple(key), tuple(lowered), keywords, operands)
+        if passed or numbers:
+            numbers += passed
+            key += self._knowledge()
+            first: dict[Any, int] = {}
+            key.append(tuple([first.setdefault(each.node, len(first)) for each in numbers]))
+        known = tuple(key), tuple(lowered), keywords
+        return Call(operator, *known, operands, numbers, bool(passed))
+
+    def _knowledge(self) -> tuple[Any, ...]:
+        """Return what operators may know of symbols."""
+        raise NotImplementedError
 
     def _state(self) -> tuple[Any, ...]:
         """Return what else a call depends on."""
         raise NotImplementedError
 
     def _scan(
-        self, values: Sequence[Any], key: list[Any], operands: list[Tensor]
+        self,
+        values: Sequence[Any],
+        key: list[Any],
+        operands: list[Tensor],
+        numbers: list[Any],
+        passed: list[Any],
     ) -> list[Any] | None:
         """Append to `key` and `operands`; return the lowered values, or None for the long way."""
         raise NotImplementedError
@@ -186,8 +213,21 @@ class FakeCalls(_Calls):
     ) -> None:
         super().__init__(recorder, decompositions)
         self._recipes: dict[tuple[Any, ...], Recipe] = {}
+        self._looks = recorder.values.metadata.looks
         self._propagation = propagation
         self._fake_mode = recorder.values.fakes.fake_mode
+
+    def _knowledge(self) -> tuple[Any, ...]:
+        assert self._looks is not None
+        shape_env = self._looks.shape_env
+        return (shape_env._version_counter, len(shape_env.guards))
+
+    def _lowered(self, value: Any) -> Any:
+        if is_symbolic(value):
+            return self._recorder.symbols.lower(value)
+        if type(value) is list or type(value) is tuple:
+            return type(value)([self._lowered(item) for item in value])
+        return value
 
     def read(
         self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any] | None
@@ -209,16 +249,20 @@ class FakeCalls(_Calls):
             return self._first(func, call, args, kwargs)
         self.hits += 1
         recorder = self._recorder
-        node = recorder.write(func, call.args, call.kwargs)
+        lowered, keywords = call.args, call.kwargs
+        if call.passed:
+            lowered = self._lowered(lowered)
+            keywords = keywords and {key: self._lowered(item) for key, item in keywords.items()}
+        node = recorder.write(func, lowered, keywords)
         with disable_torch_dispatch():
-            return recipe.make(recorder, call.operands, node)
+            return recipe.make(recorder, call.operands, node, Numbers(call.numbers))
 
     def _first(
         self, func: OpOverload, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
         """Record a call without the fake mode if it is simple enough, else :data:`MISSING`."""
         operator = call.operator
-        if self._propagation is None or operator.listed:
+        if self._propagation is None or operator.listed or call.numbers:
             return MISSING
         if operator.composite and autograd_would_have_decomposed(func, call.operands):
             return MISSING
@@ -234,7 +278,7 @@ class FakeCalls(_Calls):
     def learn(self, call: Call, output: Any) -> None:
         """Remember what a call returned."""
         self.misses += 1
-        recipe = recipe_for(output, call.operands, self._recorder)
+        recipe = recipe_for(output, call.operands, Numbers(call.numbers), self._recorder)
         if recipe is not None and self.is_repeatable(recipe):
             self._recipes[call.key] = recipe
 
@@ -246,7 +290,12 @@ class FakeCalls(_Calls):
         return _environment()
 
     def _scan(
-        self, values: Sequence[Any], key: list[Any], operands: list[Tensor]
+        self,
+        values: Sequence[Any],
+        key: list[Any],
+        operands: list[Tensor],
+        numbers: list[Any],
+        passed: list[Any],
     ) -> list[Any] | None:
         """Append to `key` and `operands`; return the lowered values, or None for the long way.
 
@@ -267,7 +316,13 @@ class FakeCalls(_Calls):
                     metadata = slot.metadata = self._recorder.values.metadata.of(value)
                     if metadata is None:
                         return None
-                key.append(metadata)
+                if type(metadata) is SymbolicMetadata:
+                    assert self._looks is not None
+                    self._looks.refresh(metadata)
+                    key.append(metadata.look)
+                    numbers += metadata.numbers
+                else:
+                    key.append(metadata)
                 key.append(value.requires_grad)
                 operands.append(value)
                 lowered.append(slot.node)
@@ -278,10 +333,15 @@ class FakeCalls(_Calls):
             elif kind is list or kind is tuple or kind is torch.Size:
                 key.append(kind)
                 key.append(len(value))
-                items = self._scan(value, key, operands)
+                items = self._scan(value, key, operands, numbers, passed)
                 if items is None:
                     return None
                 lowered.append(items if kind is list else tuple(items))
+            elif kind in SYMBOLIC and is_backed(value):
+                key.append(kind)
+                key.append(value.node.expr)
+                passed.append(value)
+                lowered.append(value)
             else:
                 return None
         return lowered
@@ -320,7 +380,12 @@ class RealCalls(_Calls):
         return (len(registered_kernels),)
 
     def _scan(
-        self, values: Sequence[Any], key: list[Any], operands: list[Tensor]
+        self,
+        values: Sequence[Any],
+        key: list[Any],
+        operands: list[Tensor],
+        numbers: list[Any],
+        passed: list[Any],
     ) -> list[Any] | None:
         """Append devices to `key`; return the lowered values, or None for the long way."""
         slot_name = self._slot_name
@@ -337,7 +402,7 @@ class RealCalls(_Calls):
             elif kind in _VALUES:
                 lowered.append(value)
             elif kind is list or kind is tuple or kind is torch.Size:
-                items = self._scan(value, key, operands)
+                items = self._scan(value, key, operands, numbers, passed)
                 if items is None:
                     return None
                 lowered.append(items if kind is list else tuple(items))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import SymInt, Tensor, is_inference_mode_enabled
 from torch.nn import Parameter
 
 from ..._torch.dispatch import (
@@ -15,10 +16,26 @@ from ..._torch.dispatch import (
     preserve_dispatch_keys,
     use_meta_kernels,
 )
-from ..._torch.fake import FakeTensor, FakeTensorMode, forbid_data_access, make_subclass
+from ..._torch.fake import (
+    FakeTensor,
+    FakeTensorMode,
+    forbid_data_access,
+    make_subclass,
+    make_wrapper,
+    reinterpret,
+)
 
+_META: Final = torch.device("meta")
 _empty_strided: Final = torch.empty_strided
 _as_strided: Final = torch.ops.aten.as_strided.default
+
+
+class _Element(Tensor):
+    """A tensor that is made with a storage of a given size, before it becomes a fake one."""
+
+    @classmethod
+    def __torch_dispatch__(cls, *args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("it never takes part in a program")
 
 
 class FakeFactory:
@@ -48,7 +65,24 @@ class FakeFactory:
         device: torch.device,
     ) -> Tensor:
         """Return a fake tensor with a new storage."""
-        element = _empty_strided(shape, stride, dtype=dtype, device="meta")
+        element = _empty_strided(shape, stride, dtype=dtype, device=_META)
+        return self._wrap(element, device)
+
+    def symbolic(
+        self,
+        shape: Sequence[int | SymInt],
+        stride: Sequence[int | SymInt] | None,
+        nbytes: int | SymInt,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Tensor:
+        """Return a fake tensor with a new storage of `nbytes`, which nothing computes again.
+
+        Without strides it is contiguous, and knows it.
+        """
+        element = make_wrapper(
+            _Element, shape, strides=stride, dtype=dtype, device=_META, storage_size=nbytes
+        )
         return self._wrap(element, device)
 
     def leaf(self, tensor: Tensor) -> Tensor | None:
@@ -88,6 +122,26 @@ class FakeFactory:
         device: torch.device,
     ) -> Tensor:
         """Return a fake tensor that shares the storage of the fake tensor `source`."""
+        if is_inference_mode_enabled():
+            # A tensor that is made without the dispatcher has no version counter there.
+            return self.dispatched_view(source, shape, stride, offset, dtype, device)
+        if dtype is source.dtype:
+            element = reinterpret(source, shape, stride, offset - int(source.storage_offset()))
+        else:
+            element = _empty_strided(shape, stride, dtype=dtype, device=_META)
+            element.set_(source.untyped_storage(), offset, shape, stride)
+        return self._wrap(element, device)
+
+    def dispatched_view(
+        self,
+        source: Tensor,
+        shape: Sequence[int | SymInt],
+        stride: Sequence[int | SymInt],
+        offset: int | SymInt,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Tensor:
+        """Return the same, for sizes that may be symbolic, at three times the cost."""
         # Autograd would number an operation of its own, and nodes tell its numbers.
         with preserve_dispatch_keys(), below_autograd():
             use_meta_kernels(True)

@@ -7,7 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._torch.graphs import TensorMetadata, extract_tensor_metadata
+from ..._torch.graphs import TensorMetadata
+from ..._torch.symbolic import ShapeEnv
+from ._symbolic import Looks, SymbolicMetadata
+
+_MEMORY_FORMATS = (torch.contiguous_format, torch.channels_last, torch.channels_last_3d)
 
 
 class Metadata:
@@ -45,14 +49,21 @@ class Metadata:
         self.dtype = tensor.dtype
         self.device = tensor.device
         self.nbytes = nbytes
-        described: TensorMetadata = extract_tensor_metadata(tensor)
-        self.plain = described._replace(requires_grad=False)
-        self.trained = described._replace(requires_grad=True)
+        self.plain = TensorMetadata(
+            tensor.shape, self.dtype, False, self.stride, _memory_format(tensor), False, {}
+        )
+        self.trained = self.plain._replace(requires_grad=True)
+
+    def tensor_meta(self, tensor: Tensor) -> TensorMetadata:
+        """Return what `meta["tensor_meta"]` says of a tensor of this metadata."""
+        return self.trained if tensor.requires_grad else self.plain
 
     def still_describes(self, tensor: Tensor) -> bool:
         """Say whether `tensor` looks as it did; `.data = ...` and resizing change it unseen."""
         return (
-            tensor.shape == self.shape
+            # Comparing a symbolic size would make a guard.
+            not tensor._has_symbolic_sizes_strides
+            and tensor.shape == self.shape
             and tensor.stride() == self.stride
             and tensor.storage_offset() == self.offset
             and tensor.dtype is self.dtype
@@ -75,34 +86,37 @@ class MetadataTable:
     """The metadata seen in one trace.
 
     Args:
+        shape_env: What is known of symbols; None in a trace without any.
         storages: Whether to tell tensors apart by the sizes of their storages. Looking at a storage
             counts as a use of it for as long as it lives, and autograd adds gradients in place only
             if nobody else uses their storage.
+
+    Attributes:
+        looks: Those of tensors with symbolic sizes; None in a trace without symbols.
     """
 
-    def __init__(self, *, storages: bool = True) -> None:
+    def __init__(self, shape_env: ShapeEnv | None = None, *, storages: bool = True) -> None:
         self._storages = storages
         self._known: dict[tuple[Any, ...], Metadata] = {}
+        self.looks = None if shape_env is None else Looks(shape_env)
 
-    def of(self, tensor: Tensor) -> Metadata | None:
+    def of(self, tensor: Tensor) -> Metadata | SymbolicMetadata | None:
         """Return the metadata of a plain dense tensor, or None for any other kind.
 
-        Sparse, quantized, conjugated, negated, nested and zero tensors, and those with symbolic
-        sizes, have state that sizes and strides do not tell.
+        Sparse, quantized, conjugated, negated, nested and zero tensors, and those whose sizes
+        depend on data, have state that sizes and strides do not tell.
         """
         if tensor.layout is not torch.strided or tensor.is_quantized:
             return None
-        if tensor._has_symbolic_sizes_strides or tensor._is_zerotensor():
-            return None
-        if tensor.is_conj() or tensor.is_neg():
+        if tensor._is_zerotensor() or tensor.is_conj() or tensor.is_neg():
             return None
         try:
             nbytes = tensor.untyped_storage().nbytes() if self._storages else None
         except NotImplementedError:
             # A tensor of a function transform has no storage of its own.
             return None
-        if type(nbytes) not in (int, type(None)):
-            return None
+        if tensor._has_symbolic_sizes_strides or type(nbytes) not in (int, type(None)):
+            return None if self.looks is None else self.looks.of(tensor)
         key = (
             tensor.shape,
             tensor.stride(),
@@ -115,3 +129,11 @@ class MetadataTable:
         if known is None:
             known = self._known[key] = Metadata(tensor, nbytes)
         return known
+
+
+def _memory_format(tensor: Tensor) -> torch.memory_format | None:
+    # torch's own description asks the same of each dimension in Python, at many times the cost.
+    for memory_format in _MEMORY_FORMATS:
+        if tensor.is_contiguous(memory_format=memory_format):
+            return memory_format
+    return None

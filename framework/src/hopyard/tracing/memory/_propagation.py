@@ -21,6 +21,7 @@ torch's operators.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -52,8 +53,10 @@ from ._operators import is_composite, is_predictable
 MISSING: Final = object()
 """Stands for an output that has to be found the long way."""
 
+_DEVICE: Final = torch.ops.prim.device.default
 _META: Final = torch.device("meta")
 _CPU: Final = torch.device("cpu")
+_VIEWS: Final = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 _CONSTANTS: Final = frozenset(
     (bool, complex, float, int, str, torch.dtype, torch.layout, torch.memory_format, type(None))
 )
@@ -125,7 +128,7 @@ class Propagation(TorchDispatchMode):
     ) -> Any:
         """Answer an operator that a decomposition calls."""
         kwargs = kwargs or {}
-        if func is torch.ops.prim.device.default and type(args[0]) is FakeTensor:
+        if func is _DEVICE and type(args[0]) is FakeTensor:
             return args[0].fake_device
         if isinstance(func, OpOverload):
             output = self.compute(func, args, kwargs)
@@ -191,6 +194,12 @@ class Propagation(TorchDispatchMode):
                     self._fake_mode.in_kernel_invocation = False
             return self._dress(output, device)
 
+    def share(self, source: FakeTensor, shape: tuple[int, ...], stride: tuple[int, ...]) -> Any:
+        """Return a view of all of `source`."""
+        offset = int(source.storage_offset())
+        with disable_torch_dispatch():
+            return self._fakes.view(source, shape, stride, offset, source.dtype, source.fake_device)
+
     def _dress(self, output: Any, device: torch.device) -> Any:
         if isinstance(output, (list, tuple)):
             return [self._dress(item, device) for item in output]
@@ -202,6 +211,14 @@ class Propagation(TorchDispatchMode):
 
 
 def _find_way(func: OpOverload, fake_mode: FakeTensorMode) -> Way | None:
+    """Return how to answer calls of `func` with plain arguments, None if that is not simple."""
+    way = _way_of(func, fake_mode)
+    if way is not None and func in _VIEWS:
+        return functools.partial(_view, way)
+    return way
+
+
+def _way_of(func: OpOverload, fake_mode: FakeTensorMode) -> Way | None:
     """Return the way that the fake mode goes for plain operands, None if it is not simple."""
     if not is_predictable(func) or has_fake_kernel(func):
         return None
@@ -246,6 +263,40 @@ def _apply(
 ) -> Any:
     with propagation:
         return _fake(rule(propagation._fake_mode, func, *args, **kwargs))
+
+
+def _view(
+    otherwise: Way,
+    propagation: Propagation,
+    func: OpOverload,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    plain: Plain,
+) -> Any:
+    """View rows in order as rows in order; torch does it a dimension at a time, in Python."""
+    source, sizes = args
+    shape = _whole_shape(sizes, source.numel())
+    if shape is None or source.stride() != _row_strides(source.shape):
+        return otherwise(propagation, func, args, kwargs, plain)
+    return propagation.share(source, shape, _row_strides(shape))
+
+
+def _whole_shape(sizes: Sequence[int], count: int) -> tuple[int, ...] | None:
+    """Return `sizes` with -1 filled in, None if they do not hold exactly `count` elements."""
+    known = math.prod(size for size in sizes if size != -1)
+    if known > 0 and list(sizes).count(-1) == 1 and count:
+        sizes = [count // known if size == -1 else size for size in sizes]
+    whole = min(sizes, default=1) > 0 and math.prod(sizes) == count
+    return tuple(sizes) if whole else None
+
+
+def _row_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    strides = []
+    stride = 1
+    for size in reversed(shape):
+        strides.append(stride)
+        stride *= size
+    return tuple(reversed(strides))
 
 
 def _construct(

@@ -10,6 +10,7 @@ from torch.fx import Node
 
 from ..._torch.proxies import are_slots_kept
 from ._metadata import Metadata
+from ._symbolic import Numbers, SymbolicMetadata, symbolic_output
 
 if TYPE_CHECKING:
     from ..recording._recorder import Recorder
@@ -18,8 +19,17 @@ if TYPE_CHECKING:
 class Recipe(Protocol):
     """Makes an operator's output and lets a node stand for it."""
 
-    def make(self, recorder: Recorder, operands: Sequence[Tensor], node: Node) -> Any:
-        """Return the output for `operands`, all tensors among the arguments in order."""
+    def make(
+        self, recorder: Recorder, operands: Sequence[Tensor], node: Node, numbers: Numbers
+    ) -> Any:
+        """Return an operator's output.
+
+        Args:
+            recorder: Tracks the output.
+            operands: All tensors among the arguments, in order.
+            node: What stands for the output.
+            numbers: The symbolic numbers of the call.
+        """
         ...
 
 
@@ -31,7 +41,9 @@ class Fresh:
     def __init__(self, metadata: Metadata) -> None:
         self.metadata = metadata
 
-    def make(self, recorder: Recorder, operands: Sequence[Tensor], node: Node) -> Tensor:
+    def make(
+        self, recorder: Recorder, operands: Sequence[Tensor], node: Node, numbers: Numbers
+    ) -> Tensor:
         """Return a new tensor."""
         known = self.metadata
         tensor = recorder.values.fakes.empty(known.shape, known.stride, known.dtype, known.device)
@@ -48,7 +60,9 @@ class View:
         self.position = position
         self.metadata = metadata
 
-    def make(self, recorder: Recorder, operands: Sequence[Tensor], node: Node) -> Tensor:
+    def make(
+        self, recorder: Recorder, operands: Sequence[Tensor], node: Node, numbers: Numbers
+    ) -> Tensor:
         """Return a new tensor on the operand's storage."""
         known = self.metadata
         tensor = recorder.values.fakes.view(
@@ -71,7 +85,9 @@ class Returned:
     def __init__(self, position: int) -> None:
         self.position = position
 
-    def make(self, recorder: Recorder, operands: Sequence[Tensor], node: Node) -> Tensor:
+    def make(
+        self, recorder: Recorder, operands: Sequence[Tensor], node: Node, numbers: Numbers
+    ) -> Tensor:
         """Return the operand."""
         tensor = operands[self.position]
         slot = recorder.slots.get(tensor)
@@ -89,7 +105,9 @@ class Nothing:
 
     __slots__ = ()
 
-    def make(self, recorder: Recorder, operands: Sequence[Tensor], node: Node) -> None:
+    def make(
+        self, recorder: Recorder, operands: Sequence[Tensor], node: Node, numbers: Numbers
+    ) -> None:
         """Return None."""
 
 
@@ -104,19 +122,23 @@ class Several:
         self.kind = kind
         self.recipes = tuple(recipes)
 
-    def make(self, recorder: Recorder, operands: Sequence[Tensor], node: Node) -> Any:
+    def make(
+        self, recorder: Recorder, operands: Sequence[Tensor], node: Node, numbers: Numbers
+    ) -> Any:
         """Return the items, each with its node."""
         items = []
         values = []
         for index, recipe in enumerate(self.recipes):
             getitem = recorder.item(node, index)
-            items.append(recipe.make(recorder, operands, getitem))
+            items.append(recipe.make(recorder, operands, getitem, numbers))
             values.append(getitem.meta.get("val"))
         node.meta["val"] = self.kind(values)
         return self.kind(items)
 
 
-def recipe_for(output: Any, operands: Sequence[Tensor], recorder: Recorder) -> Recipe | None:
+def recipe_for(
+    output: Any, operands: Sequence[Tensor], numbers: Numbers, recorder: Recorder
+) -> Recipe | None:
     """Return how to make `output` again, or None if operands of the same kind might not tell.
 
     An output that shares its storage with several operands, or is several operands at once, is such
@@ -125,7 +147,7 @@ def recipe_for(output: Any, operands: Sequence[Tensor], recorder: Recorder) -> R
     if output is None:
         return Nothing()
     if isinstance(output, (list, tuple)):
-        recipes = [recipe_for(item, operands, recorder) for item in output]
+        recipes = [recipe_for(item, operands, numbers, recorder) for item in output]
         if type(output) not in (list, tuple) or None in recipes:
             return None
         return Several(type(output), [recipe for recipe in recipes if recipe is not None])
@@ -143,6 +165,20 @@ def recipe_for(output: Any, operands: Sequence[Tensor], recorder: Recorder) -> R
         for position, operand in enumerate(operands)
         if operand.untyped_storage()._cdata == storage
     ]
+    if len(sharing) > 1:
+        return None
+    if isinstance(slot.metadata, SymbolicMetadata):
+        position = sharing[0] if sharing else None
+        source = None if position is None else _metadata_of(operands[position], recorder)
+        fakes = recorder.values.fakes
+        return symbolic_output(output, slot.metadata, position, source, numbers, fakes)
     if sharing:
-        return View(sharing[0], slot.metadata) if len(sharing) == 1 else None
+        return View(sharing[0], slot.metadata)
     return Fresh(slot.metadata) if slot.metadata.fills_storage else None
+
+
+def _metadata_of(operand: Tensor, recorder: Recorder) -> Metadata | SymbolicMetadata:
+    slot = recorder.slots.get(operand)
+    assert slot is not None
+    assert slot.metadata is not None
+    return slot.metadata

@@ -18,7 +18,9 @@ def remove_unused_symbols(graph: Graph) -> None:
     Only what computes numbers from numbers, or reads a size, can go. Reading a value (`.item()`)
     stays, used or not: it fails on tensors of several elements, and it may bind a symbol.
     """
-    graph.eliminate_dead_code(_must_stay)
+    for node in reversed(graph.nodes):
+        if not node.users and node.op != "placeholder" and not _must_stay(node):
+            graph.erase_node(node)
 
 
 def merge_symbols(graph: Graph) -> None:

@@ -17,6 +17,7 @@ from ..._torch.objects import BackwardState
 from ..._torch.proxies import are_slots_kept
 from ..._torch.symbolic import ShapeEnv, compute_unbacked_bindings
 from ..memory._metadata import Metadata
+from ..memory._symbolic import SymbolicMetadata
 from ..provenance._module_views import base_of
 from ..provenance._origin import Origin
 from ..symbols._tracker import Deferred, SymbolTracker, is_symbolic
@@ -178,9 +179,11 @@ class Recorder:
         if bindings:
             node.meta["unbacked_bindings"] = bindings
 
-    def adopt(self, tensor: Tensor, node: Node, metadata: Metadata) -> None:
+    def adopt(self, tensor: Tensor, node: Node, metadata: Metadata | SymbolicMetadata) -> None:
         """Let `node` stand for a plain tensor of known metadata."""
         self.slots.set(tensor, Slot(node, None, metadata))
+        if type(metadata) is SymbolicMetadata:
+            self.symbols.track_numbers(metadata, node)
         self.values.describe(node, tensor, metadata)
 
     def output(self, value: Any, annotation: Any = None) -> Node:
@@ -243,9 +246,9 @@ class Recorder:
             self.track(value, node)
 
     def _slot(self, tensor: Tensor, node: Node, constant: Tensor | None = None) -> Slot:
-        metadata = self.values.annotate(node, tensor)
-        if metadata is None and tensor._has_symbolic_sizes_strides:
+        if tensor._has_symbolic_sizes_strides:
             self.symbols.track_sizes(tensor, node)
+        metadata = self.values.annotate(node, tensor)
         return Slot(node, constant, metadata)
 
     def _identifier(self, name: str) -> str:

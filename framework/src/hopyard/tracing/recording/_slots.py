@@ -11,6 +11,7 @@ from torch.fx import Node
 
 from ..._torch.fake import FakeTensor
 from ..memory._metadata import Metadata
+from ..memory._symbolic import SymbolicMetadata
 
 _serial = itertools.count()
 _PREFIX = "_hopyard_slot_"
@@ -28,7 +29,7 @@ class Slot:
 
     node: Node
     constant: Tensor | None = None
-    metadata: Metadata | None = None
+    metadata: Metadata | SymbolicMetadata | None = None
 
 
 class TensorSlots:

@@ -15,6 +15,9 @@ from ..._torch.graphs import extract_tensor_metadata
 from ..._torch.proxies import suspend_tracing
 from ..memory._fakes import FakeFactory
 from ..memory._metadata import Metadata, MetadataTable
+from ..memory._symbolic import SymbolicMetadata
+
+AnyMetadata = Metadata | SymbolicMetadata
 
 
 class ValueRecorder:
@@ -44,10 +47,12 @@ class ValueRecorder:
         self._above_transforms = above_transforms
         self._fake_mode = fake_mode or FakeTensorMode(allow_fallback_kernels=True)
         # Recipes ask for the sizes of storages, and there are none in real captures.
-        self.metadata = MetadataTable(storages=fake_mode is not None)
+        self.metadata = MetadataTable(
+            None if fake_mode is None else fake_mode.shape_env, storages=fake_mode is not None
+        )
         self.fakes = FakeFactory(self._fake_mode)
 
-    def annotate(self, node: Node, value: Any) -> Metadata | None:
+    def annotate(self, node: Node, value: Any) -> AnyMetadata | None:
         """Describe `value` as what `node` computes; return its metadata if it is a plain tensor."""
         if not isinstance(value, Tensor):
             node.meta["val"] = self.snapshot(value)
@@ -62,13 +67,13 @@ class ValueRecorder:
             node.meta["tensor_meta"] = extract_tensor_metadata(value)
         return metadata
 
-    def describe(self, node: Node, value: Tensor, metadata: Metadata) -> None:
+    def describe(self, node: Node, value: Tensor, metadata: AnyMetadata) -> None:
         """Describe a plain tensor of known metadata as what `node` computes.
 
         Call it with torch's dispatch to tensor subclasses disabled.
         """
         node.meta["val"] = self._made(value, metadata)
-        node.meta["tensor_meta"] = metadata.trained if value.requires_grad else metadata.plain
+        node.meta["tensor_meta"] = metadata.tensor_meta(value)
 
     def annotate_operands(self, node: Node) -> None:
         """Keep the values of a call's operands on its node.
@@ -92,7 +97,7 @@ class ValueRecorder:
         """
         if isinstance(value, Tensor):
             metadata = self.metadata_of(value) if self._direct and not include_real else None
-            if metadata is None:
+            if not isinstance(metadata, Metadata):
                 return self._snapshot(value, include_real=include_real)
             with disable_torch_dispatch():
                 return self._made(value, metadata)
@@ -102,7 +107,7 @@ class ValueRecorder:
             return {key: self.snapshot(item) for key, item in value.items()}
         return value
 
-    def metadata_of(self, value: Tensor) -> Metadata | None:
+    def metadata_of(self, value: Tensor) -> AnyMetadata | None:
         """Return the metadata of a plain tensor of this trace; None for any other."""
         if type(value) is FakeTensor and value.fake_mode is not self._fake_mode:
             return None
@@ -112,10 +117,11 @@ class ValueRecorder:
             return None
         return self.metadata.of(value)
 
-    def _made(self, value: Tensor, metadata: Metadata) -> Tensor:
+    def _made(self, value: Tensor, metadata: AnyMetadata) -> Tensor:
         if type(value) is FakeTensor:
             return self.fakes.snapshot(value, metadata.device)
         known = metadata
+        assert isinstance(known, Metadata)
         return self.fakes.empty(known.shape, known.stride, known.dtype, known.device)
 
     def _snapshot(self, value: Tensor, *, include_real: bool = False) -> Tensor | None:

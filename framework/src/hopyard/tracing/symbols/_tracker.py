@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import sympy  # type: ignore[import-untyped]
 import torch
@@ -18,6 +18,10 @@ from torch.fx import Graph, Node
 
 from ..._torch.symbolic import SymNode, expression_handlers
 from ...errors import UnsupportedError
+from ..provenance._locations import current_location
+
+if TYPE_CHECKING:
+    from ..memory._symbolic import SymbolicMetadata
 
 Symbolic = SymInt | SymFloat | SymBool
 SYMBOLIC: tuple[type, ...] = (SymInt, SymFloat, SymBool)
@@ -90,6 +94,22 @@ class SymbolTracker:
         if not tensor.is_sparse:
             self._track_query(tensor.storage_offset(), aten.sym_storage_offset.default, (node,))
 
+    def track_numbers(self, metadata: SymbolicMetadata, node: Node) -> None:
+        """Do as :meth:`track_sizes` does, for a tensor of known metadata."""
+        self.used = True
+        known = self._nodes
+        for query, values in (
+            (aten.sym_size.int, metadata.shape),
+            (aten.sym_stride.int, metadata.stride),
+        ):
+            for index, value in enumerate(values):
+                if type(value) is SymInt and value.node not in known:
+                    self._track_query(value, query, (node, index))
+        if type(metadata.elements) is SymInt and metadata.elements.node not in known:
+            self._track_query(metadata.elements, aten.sym_numel.default, (node,))
+        if type(metadata.offset) is SymInt and metadata.offset.node not in known:
+            self._track_query(metadata.offset, aten.sym_storage_offset.default, (node,))
+
     def record(
         self, function: Callable[..., Any], args: Sequence[Any], result: Any, *, lazily: bool
     ) -> None:
@@ -151,6 +171,7 @@ class SymbolTracker:
                 f"no input or operator gives {', '.join(missing) or value.node.expr}",
                 hint="pass it as an input",
                 stage="capture",
+                location=current_location(),
             )
         return found
 

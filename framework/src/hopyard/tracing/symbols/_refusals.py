@@ -1,0 +1,132 @@
+"""What is said when a program asks of a symbol what nobody can tell, or promises what cannot be."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+from torch.fx import Graph
+
+from ..._torch.symbolic import GuardOnDataDependentSymNode, ShapeEnv
+from ...errors import CaptureError, DataDependentError
+from ..provenance._locations import is_users
+from ._tracker import is_symbolic
+
+
+@contextmanager
+def undecidable_reported(
+    shape_env: ShapeEnv | None, report: Callable[[Exception], None]
+) -> Iterator[None]:
+    """Report each decision by a number without a value that the program itself asks for.
+
+    A program may catch the error and go on by another way, which it would not take by itself.
+    torch's own code that asks and catches is not reported.
+    """
+    if shape_env is None:
+        yield
+        return
+    evaluate = shape_env.evaluate_sym_node
+    replaced = "evaluate_sym_node" in vars(shape_env)
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return evaluate(*args, **kwargs)
+        except GuardOnDataDependentSymNode as error:
+            if _asked_by_program(sys._getframe(1)):
+                report(error)
+            raise
+
+    vars(shape_env)["evaluate_sym_node"] = watched
+    try:
+        yield
+    finally:
+        if replaced:
+            vars(shape_env)["evaluate_sym_node"] = evaluate
+        else:
+            del vars(shape_env)["evaluate_sym_node"]
+
+
+def explain_symbols(
+    error: Exception, shape_env: ShapeEnv | None, graph: Graph
+) -> CaptureError | None:
+    """Return the error to raise for what a program cannot ask of symbols; None for any other."""
+    if isinstance(error, GuardOnDataDependentSymNode):
+        return _explain_decision(error, shape_env, graph)
+    return _explain_promise(error, shape_env)
+
+
+def _explain_decision(
+    error: GuardOnDataDependentSymNode, shape_env: ShapeEnv | None, graph: Graph
+) -> DataDependentError:
+    symbols = sorted(error.cond.free_symbols, key=str)
+    told = "; ".join(_introduced(symbol, shape_env, graph) for symbol in symbols)
+    example = symbols[0] if symbols else "u0"
+    return DataDependentError(
+        f"the program decides by a number that is only known when it runs: {error.cond} cannot be "
+        f"decided here" + (f" ({told})" if told else ""),
+        hint="use torch.where or torch.cond, promise the answer with torch._check, or declare a "
+        f"range that decides it, such as torch._check({example} >= 2)",
+        stage="capture",
+    )
+
+
+def _explain_promise(error: Exception, shape_env: ShapeEnv | None) -> CaptureError | None:
+    condition = _failed_check(error.__traceback__)
+    if condition is None:
+        return None
+    expression = condition.node._expr
+    ranges = ", ".join(
+        _ranged(symbol, shape_env) for symbol in sorted(expression.free_symbols, key=str)
+    )
+    return CaptureError(
+        f"the program promises {expression}, which cannot be: {ranges}",
+        hint="correct the torch._check, or what was declared of the number before, or give "
+        "example inputs that meet it",
+        stage="capture",
+    )
+
+
+def _asked_by_program(frame: FrameType | None) -> bool:
+    """Say whether the innermost frame outside of torch's symbols is the user's."""
+    while frame is not None and _is_of_symbols(frame):
+        frame = frame.f_back
+    return frame is not None and is_users(frame.f_code)
+
+
+def _is_of_symbols(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    return file == torch.__file__ or "/torch/fx/experimental/" in file or file == __file__
+
+
+def _failed_check(traceback: TracebackType | None) -> Any:
+    found = None
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if frame.f_code.co_filename == torch.__file__ and frame.f_code.co_name == "_check_with":
+            condition = frame.f_locals.get("cond")
+            found = condition if is_symbolic(condition) else found
+        traceback = traceback.tb_next
+    return found
+
+
+def _introduced(symbol: Any, shape_env: ShapeEnv | None, graph: Graph) -> str:
+    for node in graph.nodes:
+        if symbol in node.meta.get("unbacked_bindings", ()):
+            return f"{_ranged(symbol, shape_env)}, from {node.name}"
+    return _ranged(symbol, shape_env)
+
+
+def _ranged(symbol: Any, shape_env: ShapeEnv | None) -> str:
+    if shape_env is None:
+        return str(symbol)
+    hint = shape_env.backed_var_to_val.get(symbol)
+    if hint is not None:
+        return f"{symbol} is {hint} in the example"
+    allowed = shape_env.var_to_range.get(symbol)
+    return (
+        str(symbol) if allowed is None else f"{symbol} is from {allowed.lower} to {allowed.upper}"
+    )
