@@ -244,3 +244,16 @@ def test_the_request_tells_observers_what_is_dynamic(session: hopyard.Session) -
     watched = hopyard.Session(discover=False, plugins=[observer])
     watched.capture(torch.sin, (torch.ones(3),), dynamic_shapes=[{0: Dim.AUTO}])
     assert observer.seen == ("symbolic", [{0: Dim.AUTO}])
+
+
+def test_a_static_exported_program_has_the_examples_that_compilers_ask_for(
+    session: hopyard.Session,
+) -> None:
+    given_args, given_kwargs = example()
+    program = session.capture(Encoder().eval(), given_args, given_kwargs)
+    found = program.to_exported_program().example_inputs
+    assert found is not None
+    args, kwargs = found
+    assert args[0].shape == given_args[0].shape
+    assert kwargs["extra"]["pairs"].shape == given_kwargs["extra"]["pairs"].shape
+    program(*args, **kwargs)

@@ -61,6 +61,7 @@ def save_program(program: Program, path: str | PathLike[str]) -> None:
     exported = to_exported_program(writable)
     # They are source that torch would compile; what they check is beside the calling convention.
     exported._guards_code = []
+    exported._example_inputs = None  # torch would pickle them
     manifest = Manifest(
         program.manifest.hopyard,
         program.manifest.torch,

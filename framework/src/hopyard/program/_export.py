@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
 from torch.export import ExportedProgram
 from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
 from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule
 
 from .._graph_copy import copy_graph_module
+from .._torch.pytree import tree_unflatten
 from ..errors import ProgramError
 from ._calling import CallingConvention, InputLeaf, TensorType
 from ._manifest import Manifest
@@ -54,6 +57,7 @@ def to_exported_program(program: Program) -> ExportedProgram:
             range_constraints=dict(program.range_constraints),
             module_call_graph=[ModuleCallEntry("", signature)],
             constants={**program.constants, **constants},
+            example_inputs=_example_inputs(program),
         )
     except Exception as error:
         raise ProgramError(
@@ -61,6 +65,24 @@ def to_exported_program(program: Program) -> ExportedProgram:
             hint="verify the program's graph after each pass (hopyard.verify)",
             stage="to_exported_program",
         ) from error
+
+
+def _example_inputs(program: Program) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Return inputs of zeros, which torch's compilers ask for; None if sizes are dynamic."""
+    placeholders = {node.name: node for node in program.graph.find_nodes(op="placeholder")}
+    leaves: list[Any] = []
+    for spec in program.signature.input_specs:
+        if spec.kind is not InputKind.USER_INPUT:
+            continue
+        value = placeholders[spec.arg.name].meta["val"]
+        if isinstance(value, Tensor):
+            # With examples, torch looks for the guards of dynamic sizes under other names.
+            if value._has_symbolic_sizes_strides:
+                return None
+            value = torch.zeros(value.shape, dtype=value.dtype, device=value.device)
+        leaves.append(value)
+    args, kwargs = tree_unflatten(leaves, program.convention.in_spec)
+    return args, kwargs
 
 
 def from_exported_program(exported: ExportedProgram, manifest: Manifest) -> Program:
