@@ -117,6 +117,9 @@ class ValueRecorder:
             return None
         if type(value) not in (FakeTensor, Tensor, torch.nn.Parameter):
             return None
+        if type(value) is not FakeTensor and value._has_symbolic_sizes_strides:
+            # The wrapper of a function transform around a fake tensor.
+            return None
         if self._above_transforms and (current_transform() is not None or is_transformed(value)):
             return None
         return self.metadata.of(value)
