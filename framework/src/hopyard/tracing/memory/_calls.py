@@ -219,6 +219,10 @@ class FakeCalls(_Calls):
         self._looks = recorder.values.metadata.looks
         self._propagation = propagation
         self._fake_mode = recorder.values.fakes.fake_mode
+        # Environments by number: keys are hashed at each call, and environments hardly change.
+        self._environments: dict[tuple[Any, ...], int] = {}
+        self._environment: tuple[Any, ...] = ()
+        self._numbered: tuple[int] = (-1,)
 
     def _knowledge(self) -> tuple[Any, ...]:
         assert self._looks is not None
@@ -282,7 +286,12 @@ class FakeCalls(_Calls):
         if active_fake_mode() is not self._fake_mode:
             # Without it, or under another one, the program gets other tensors than this trace's.
             return None
-        return _environment()
+        environment = _environment()
+        if environment != self._environment:
+            self._environment = environment
+            number = self._environments.setdefault(environment, len(self._environments))
+            self._numbered = (number,)
+        return self._numbered
 
     def _scan(
         self,

@@ -72,8 +72,12 @@ class ValueRecorder:
 
         Call it with torch's dispatch to tensor subclasses disabled.
         """
-        node.meta["val"] = self._made(value, metadata)
-        node.meta["tensor_meta"] = metadata.tensor_meta(value)
+        meta = node.meta
+        if type(value) is FakeTensor:
+            meta["val"] = self.fakes.snapshot(value, metadata.device)
+        else:
+            meta["val"] = self._made(value, metadata)
+        meta["tensor_meta"] = metadata.tensor_meta(value)
 
     def annotate_operands(self, node: Node) -> None:
         """Keep the values of a call's operands on its node.
