@@ -15,6 +15,7 @@ import hopyard_hookspecs
 from hopyard_hookspecs import (
     Backend,
     CaptureRequest,
+    Decompositions,
     Hazard,
     Hop,
     Mode,
@@ -62,6 +63,11 @@ class EveryHook:
     def hopyard_register_trace_rules(self) -> Iterable[TraceRule]:
         self.note()
         return [TraceRule("every_rule", rule=lambda tracer, operator, args, kwargs: None)]
+
+    @hookimpl
+    def hopyard_register_decompositions(self) -> Iterable[Decompositions]:
+        self.note()
+        return [Decompositions("every-table", table=dict)]
 
     @hookimpl
     def hopyard_register_safeguards(self) -> Iterable[Safeguard]:
@@ -129,7 +135,7 @@ def test_registrations_are_collected_once_when_a_session_is_made(
     plugin: EveryHook, session: hopyard.Session
 ) -> None:
     assert sorted(plugin.calls) == sorted(hooks("hopyard_register_"))
-    kinds = ("modes", "hops", "trace_rules", "safeguards", "passes", "backends")
+    kinds = ("modes", "hops", "trace_rules", "decompositions", "safeguards", "passes", "backends")
     assert all(any(name.startswith("every") for name in getattr(session, kind)) for kind in kinds)
 
 

@@ -109,7 +109,9 @@ def check_growth(
     for _ in range(captures - settled):
         capture(function, inputs, mode)
     after, grown = living(), resident_bytes() - resident
-    assert after == before, f"tensors and nodes alive: {before} before, {after} after"
+    # What an earlier test left for the garbage collector may go meanwhile.
+    leaked = any(after[kind] > before[kind] for kind in before)
+    assert not leaked, f"tensors and nodes alive: {before} before, {after} after"
     assert grown < tolerated, f"memory grows by {grown >> 10} KiB"
     return f"{captures} captures; the last {captures - settled} add {grown >> 10} KiB and no object"
 

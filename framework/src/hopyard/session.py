@@ -14,6 +14,7 @@ from importlib_metadata import version
 from hopyard_hookspecs import (
     Backend,
     CaptureRequest,
+    Decompositions,
     Finding,
     Hop,
     Mode,
@@ -24,6 +25,7 @@ from hopyard_hookspecs import (
     TraceRule,
 )
 
+from ._decompositions import merged
 from .errors import CaptureError, HopyardError, PluginError, UnknownNameError, UsageError
 from .pipeline import Pipeline
 from .plugins import (
@@ -67,6 +69,7 @@ class Session:
         modes: Registered modes, by name.
         hops: Registered higher-order operators, by name.
         trace_rules: How to trace higher-order operators of others, by the operator's name.
+        decompositions: Registered decomposition tables, by name.
         safeguards: Registered safeguards, by name.
         passes: Registered passes, by name.
         backends: Registered backends, by name.
@@ -92,6 +95,9 @@ class Session:
         self.trace_rules = self._collect(
             "trace rule", "hopyard_register_trace_rules", "operator", TraceRule
         )
+        self.decompositions = self._collect(
+            "decomposition table", "hopyard_register_decompositions", "name", Decompositions
+        )
         self.safeguards = self._collect(
             "safeguard", "hopyard_register_safeguards", "name", Safeguard
         )
@@ -108,7 +114,7 @@ class Session:
         dynamic_shapes: Any = None,
         modes: Iterable[str] = (),
         policy: Policy | Mapping[str, Policy] | None = None,
-        decompositions: DecompositionTable | None = None,
+        decompositions: DecompositionTable | Iterable[str] = (),
     ) -> Program:
         """Capture a module or function as a program.
 
@@ -126,12 +132,15 @@ class Session:
             modes: Names of modes to use besides those that are always used. What they report is in
                 the program's `reports`.
             policy: What becomes of safeguards' findings: of all, or by hazard code.
-            decompositions: Operators to record as what they decompose into, for example
-                `torch.export.default_decompositions()`.
+            decompositions: Operators to record as what they decompose into: names of tables of
+                plugins, or a table, for example `torch.export.default_decompositions()`. Tables
+                that are always used come on top; for an operator in both, a table given here
+                counts.
 
         Raises:
             CaptureError: The program cannot be captured, or a safeguard refused it.
-            UnknownNameError: There is no such mode or hazard.
+            UnknownNameError: There is no such mode, hazard or decomposition table.
+            DuplicateNameError: Two plugins' tables decompose one operator.
         """
         if not isinstance(args, tuple):
             raise UsageError(
@@ -148,7 +157,7 @@ class Session:
         )
         self.plugins.notify("hopyard_before_capture", request=request)
         try:
-            program = self._capture(request, modes, policy, decompositions or {})
+            program = self._capture(request, modes, policy, decompositions)
         except BaseException as error:
             self._report_failure(request, error)
             raise
@@ -296,6 +305,7 @@ class Session:
             self.modes,
             self.hops,
             self.trace_rules,
+            self.decompositions,
             self.safeguards,
             self.passes,
             self.backends,
@@ -309,7 +319,7 @@ class Session:
         request: CaptureRequest,
         modes: Iterable[str],
         policy: Policy | Mapping[str, Policy] | None,
-        decompositions: DecompositionTable,
+        decompositions: DecompositionTable | Iterable[str],
     ) -> Program:
         from .program import CaptureOptions, capture
         from .safeguards import Observer, WatchList
@@ -322,7 +332,7 @@ class Session:
         entered = self._modes(request, modes)
         options = CaptureOptions(
             manifest=self.manifest(),
-            decompositions=decompositions,
+            decompositions=self._decompositions(decompositions),
             trace_rules={
                 name: resolve(entry.value.rule, entry.provider)  # type: ignore[misc]
                 for name, entry in self.trace_rules.items()
@@ -348,6 +358,15 @@ class Session:
         chosen = {**default, **requested}
         in_order = sorted(chosen.values(), key=_place)
         return [_Entered(entry, request) for entry in in_order]
+
+    def _decompositions(self, asked: DecompositionTable | Iterable[str]) -> DecompositionTable:
+        given = asked if isinstance(asked, Mapping) else {}
+        names = () if isinstance(asked, Mapping) else asked
+        kind = "decomposition table"
+        requested = {name: self.lookup(kind, name, self.decompositions) for name in names}
+        tables = self.decompositions.items()
+        default = {name: entry for name, entry in tables if entry.value.default}
+        return {**merged({**default, **requested}.values()), **given}
 
     def _report_failure(self, request: CaptureRequest, error: BaseException) -> None:
         try:

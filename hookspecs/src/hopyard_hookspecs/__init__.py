@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import backends, hops, modes, passes, pipeline, safeguards
+from . import backends, decompositions, hops, modes, passes, pipeline, safeguards
 from ._markers import ENTRY_POINT_GROUP as ENTRY_POINT_GROUP
 from ._markers import PROJECT as PROJECT
 from ._markers import hookimpl as hookimpl
@@ -18,6 +18,7 @@ from .backends import Backend as Backend
 from .backends import BackendImplementation as BackendImplementation
 from .backends import Lowered as Lowered
 from .backends import Support as Support
+from .decompositions import Decompositions as Decompositions
 from .hops import Hop as Hop
 from .hops import HopKind as HopKind
 from .hops import TraceRule as TraceRule
@@ -45,4 +46,4 @@ from .types import TracingMode as TracingMode
 
 def specifications() -> tuple[ModuleType, ...]:
     """Return the modules that declare hooks, in the order in which documentation lists them."""
-    return (modes, hops, safeguards, passes, backends, pipeline)
+    return (modes, hops, decompositions, safeguards, passes, backends, pipeline)

@@ -67,6 +67,8 @@ def _references(session: Session) -> Iterator[tuple[Reference, Provider]]:
         yield mode.value.factory, mode.provider
     for rule in session.trace_rules.values():
         yield rule.value.rule, rule.provider
+    for table in session.decompositions.values():
+        yield table.value.table, table.provider
     for safeguard in session.safeguards.values():
         yield safeguard.value.watch, safeguard.provider
     for entry in session.passes.values():

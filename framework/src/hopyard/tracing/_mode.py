@@ -184,7 +184,7 @@ class TracingMode(ProxyTorchDispatchMode):
         if func is _DEVICE:
             return func(*args, **kwargs)
         try:
-            if isinstance(func, HigherOrderOperator):
+            if type(func) is not OpOverload and isinstance(func, HigherOrderOperator):
                 return self._capture.record_higher_order(func, args, kwargs)
             return self._dispatch(func, args, kwargs)
         except Exception as error:

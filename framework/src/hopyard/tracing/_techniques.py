@@ -51,6 +51,8 @@ class Techniques:
         Raises:
             UnknownNameError: There is no technique of such a name.
         """
+        if not names:
+            return self
         known = {field.name for field in fields(self)}
         for name in names:
             if name not in known:

@@ -152,7 +152,10 @@ class _Calls:
         operator = self._operators.of(func)
         if not operator.predictable:
             return None
-        key: list[Any] = [operator, len(func.py_kernels), *self._state()]
+        state = self._state()
+        if state is None:
+            return None
+        key: list[Any] = [operator, len(func.py_kernels), *state]
         operands: list[Tensor] = []
         numbers: list[Any] = []
         passed: list[Any] = []
@@ -180,8 +183,8 @@ class _Calls:
         """Return what operators may know of symbols."""
         raise NotImplementedError
 
-    def _state(self) -> tuple[Any, ...]:
-        """Return what else a call depends on."""
+    def _state(self) -> tuple[Any, ...] | None:
+        """Return what else a call depends on; None if every call must take the long way now."""
         raise NotImplementedError
 
     def _scan(
@@ -216,6 +219,10 @@ class FakeCalls(_Calls):
         self._looks = recorder.values.metadata.looks
         self._propagation = propagation
         self._fake_mode = recorder.values.fakes.fake_mode
+        # Environments by number: keys are hashed at each call, and environments hardly change.
+        self._environments: dict[tuple[Any, ...], int] = {}
+        self._environment: tuple[Any, ...] = ()
+        self._numbered: tuple[int] = (-1,)
 
     def _knowledge(self) -> tuple[Any, ...]:
         assert self._looks is not None
@@ -228,17 +235,6 @@ class FakeCalls(_Calls):
         if type(value) is list or type(value) is tuple:
             return type(value)([self._lowered(item) for item in value])
         return value
-
-    def read(
-        self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any] | None
-    ) -> Call | None:
-        """Return the call's key and lowered arguments, or None if it must take the long way.
-
-        Under another fake mode, or without one, the program gets other tensors than this trace's.
-        """
-        if active_fake_mode() is not self._fake_mode:
-            return None
-        return super().read(func, args, kwargs)
 
     def replay(
         self, func: OpOverload, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -286,8 +282,16 @@ class FakeCalls(_Calls):
         """Say whether a recipe tells all that a call does."""
         return True
 
-    def _state(self) -> tuple[Any, ...]:
-        return _environment()
+    def _state(self) -> tuple[Any, ...] | None:
+        if active_fake_mode() is not self._fake_mode:
+            # Without it, or under another one, the program gets other tensors than this trace's.
+            return None
+        environment = _environment()
+        if environment != self._environment:
+            self._environment = environment
+            number = self._environments.setdefault(environment, len(self._environments))
+            self._numbered = (number,)
+        return self._numbered
 
     def _scan(
         self,

@@ -226,8 +226,9 @@ class Numbers:
 
     def __init__(self, given: Sequence[Any]) -> None:
         self.given = given
-        self._made: dict[int, SymInt] = {}
-        self._planned: dict[SymNode, int] = {}
+        # Made when needed: most calls have no symbolic numbers at all.
+        self._made: dict[int, SymInt] | None = None
+        self._planned: dict[SymNode, int] | None = None
         self._positions: dict[SymNode, int] | None = None
 
     def planned(self, number: int | SymInt) -> int | NewNumber | PassedOn:
@@ -240,11 +241,15 @@ class Numbers:
                 self._positions.setdefault(given.node, position)
         if number.node in self._positions:
             return PassedOn(self._positions[number.node])
+        if self._planned is None:
+            self._planned = {}
         return NewNumber(self._planned.setdefault(number.node, len(self._planned)), number)
 
     def filled(self, plan: Sequence[int | NewNumber | PassedOn]) -> list[Any]:
         """Return the numbers of an output; its outputs share new ones as the first ones did."""
         values: list[Any] = []
+        if self._made is None:
+            self._made = {}
         for item in plan:
             if type(item) is PassedOn:
                 values.append(self.given[item.position])

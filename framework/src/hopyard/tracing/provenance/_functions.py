@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import SymInt, Tensor
@@ -26,7 +26,8 @@ from ..._torch.provenance import (
 )
 from ..bridge._reentry import active_tracer
 
-aten = torch.ops.aten
+_SIZE: Final = torch.ops.aten.size.default
+_SYMBOLIC_SIZE: Final = torch.ops.aten.sym_size.default
 
 
 class FunctionNotes:
@@ -75,8 +76,9 @@ class FunctionMode(TorchFunctionMetadataMode):
         """Call a function; the sizes of a tensor with symbolic ones are asked for as symbols."""
         if self._notes is not None:
             self._notes.note(func)
-        if func is aten.size.default and _has_symbolic_sizes(args):
-            return aten.sym_size.default(*args, **(kwargs or {}))
+        if func is _SIZE and _has_symbolic_sizes(args):
+            return _SYMBOLIC_SIZE(*args, **(kwargs or {}))
+        # For each function that the program calls: `make bench-trace` shows what it costs.
         return func(*args, **kwargs) if kwargs else func(*args)
 
 

@@ -72,8 +72,12 @@ class ValueRecorder:
 
         Call it with torch's dispatch to tensor subclasses disabled.
         """
-        node.meta["val"] = self._made(value, metadata)
-        node.meta["tensor_meta"] = metadata.tensor_meta(value)
+        meta = node.meta
+        if type(value) is FakeTensor:
+            meta["val"] = self.fakes.snapshot(value, metadata.device)
+        else:
+            meta["val"] = self._made(value, metadata)
+        meta["tensor_meta"] = metadata.tensor_meta(value)
 
     def annotate_operands(self, node: Node) -> None:
         """Keep the values of a call's operands on its node.
@@ -112,6 +116,9 @@ class ValueRecorder:
         if type(value) is FakeTensor and value.fake_mode is not self._fake_mode:
             return None
         if type(value) not in (FakeTensor, Tensor, torch.nn.Parameter):
+            return None
+        if type(value) is not FakeTensor and value._has_symbolic_sizes_strides:
+            # The wrapper of a function transform around a fake tensor.
             return None
         if self._above_transforms and (current_transform() is not None or is_transformed(value)):
             return None
