@@ -73,3 +73,12 @@ def test_views_at_remembered_calls_share_storage() -> None:
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
     assert len(tensors) >= 6
     assert len({tensor.untyped_storage()._cdata for tensor in tensors}) == 1
+
+
+def test_plain_views_of_a_tensor_with_symbolic_sizes() -> None:
+    def corners(x: torch.Tensor) -> list[torch.Tensor]:
+        return [torch.as_strided(x, (2, 2), (1, 2)) for _ in range(2)]
+
+    part = torch.arange(20.0)[5:15]
+    captured = make_fx(corners, tracing_mode="symbolic")(part)
+    assert all(map(torch.equal, captured(part), corners(part)))
