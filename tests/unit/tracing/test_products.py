@@ -75,10 +75,10 @@ def test_views_at_remembered_calls_share_storage() -> None:
     assert len({tensor.untyped_storage()._cdata for tensor in tensors}) == 1
 
 
-def test_plain_views_of_a_tensor_with_symbolic_sizes() -> None:
-    def corners(x: torch.Tensor) -> list[torch.Tensor]:
-        return [torch.as_strided(x, (2, 2), (1, 2)) for _ in range(2)]
-
-    part = torch.arange(20.0)[5:15]
-    captured = make_fx(corners, tracing_mode="symbolic")(part)
-    assert all(map(torch.equal, captured(part), corners(part)))
+def test_a_plain_view_of_a_tensor_with_symbolic_sizes() -> None:
+    fake_mode = FakeTensorMode(shape_env=ShapeEnv())
+    whole = fake_mode.from_tensor(torch.arange(20.0)[5:15])
+    with torch._C._DisableTorchDispatch():
+        view = FakeFactory(fake_mode).view(whole, (2, 2), (1, 2), 0, whole.dtype, whole.device)
+    assert (view.shape, view.stride()) == ((2, 2), (1, 2))
+    assert view.untyped_storage()._cdata == whole.untyped_storage()._cdata
