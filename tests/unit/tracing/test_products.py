@@ -73,3 +73,12 @@ def test_views_at_remembered_calls_share_storage() -> None:
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
     assert len(tensors) >= 6
     assert len({tensor.untyped_storage()._cdata for tensor in tensors}) == 1
+
+
+def test_a_plain_view_of_a_tensor_with_symbolic_sizes() -> None:
+    fake_mode = FakeTensorMode(shape_env=ShapeEnv())
+    whole = fake_mode.from_tensor(torch.arange(20.0)[5:15])
+    with torch._C._DisableTorchDispatch():
+        view = FakeFactory(fake_mode).view(whole, (2, 2), (1, 2), 0, whole.dtype, whole.device)
+    assert (view.shape, view.stride()) == ((2, 2), (1, 2))
+    assert view.untyped_storage()._cdata == whole.untyped_storage()._cdata
