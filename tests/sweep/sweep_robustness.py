@@ -6,6 +6,7 @@ python tests/sweep/sweep_robustness.py
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import itertools
 import logging
@@ -271,6 +272,11 @@ def resident_bytes() -> int:
     statistics = Path("/proc/self/statm")
     if not statistics.exists():
         return 0
+    gc.collect()
+    release = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if release is not None:
+        # What is free but not given back grows until pages of all sizes have been used.
+        release(0)
     return int(statistics.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

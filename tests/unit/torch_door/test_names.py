@@ -771,6 +771,14 @@ def _subclass() -> None:
     assert mine.untyped_storage()._cdata == plain.untyped_storage()._cdata
 
 
+@check("fake.share_storage")
+def _share_storage() -> None:
+    mine, other = torch.ones(2), torch.zeros(3, 4)
+    fake.share_storage(mine, other)
+    assert mine.shape == (2,)
+    assert mine.untyped_storage()._cdata == other.untyped_storage()._cdata
+
+
 @check("fake.make_wrapper")
 def _make_wrapper() -> None:
     class Mine(Tensor):

@@ -200,12 +200,13 @@ def test_a_region_is_no_constant() -> None:
     delattr(other, name)
     setattr(other, name, X)
     for actual, expected in ((one, other), (other, one)):
-        with pytest.raises(AssertionError, match=f"{name} holds"):
-            assert_same_graph(actual, expected)
+        for constants in (True, False):
+            with pytest.raises(AssertionError, match=f"{name} holds"):
+                assert_same_graph(actual, expected, constants=constants)
 
 
 @pytest.mark.parametrize("size", [3, 300])
-def test_the_data_of_constants_counts(size: int) -> None:
+def test_the_data_of_constants_counts_unless_asked_not_to(size: int) -> None:
     constant = torch.zeros(size)
     one = captured(lambda x: x + constant, torch.ones(size))
     changed = constant.clone()
@@ -213,6 +214,7 @@ def test_the_data_of_constants_counts(size: int) -> None:
     other = captured(lambda x: x + changed, torch.ones(size))
     with pytest.raises(AssertionError, match="_tensor_constant0 holds"):
         assert_same_graph(one, other)
+    assert_same_graph(one, other, constants=False)
 
 
 def test_fake_and_sparse_constants_are_described() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial as _partial
 
 from torch import Tensor as _Tensor
+from torch import _functionalize_unsafe_set as share_storage
 from torch._C import _get_dispatch_mode, _TorchDispatchModeKey
 from torch._C import _set_throw_on_mutable_data_ptr as forbid_data_access
 from torch._C._dynamo.guards import (  # type: ignore[attr-defined]
@@ -76,5 +77,6 @@ __all__ = [
     "make_wrapper",
     "meta_table",
     "reinterpret",
+    "share_storage",
     "unset_fake_temporarily",
 ]

@@ -23,6 +23,7 @@ def assert_same_graph(
     expected: GraphModule | GraphDescription,
     *,
     metadata: bool = True,
+    constants: bool = True,
 ) -> None:
     """Check that two graphs, with the bodies of their regions, are the same but for node names.
 
@@ -31,18 +32,27 @@ def assert_same_graph(
         expected: What it should be.
         metadata: Whether `val` and `tensor_meta` of the nodes must agree too: shape, type, strides,
             offset, device, who requires grad and who shares a storage with whom.
+        constants: Whether what the graphs hold must agree too. Constants that a capture computes
+            from memory that nothing has written do not.
 
     Raises:
         AssertionError: They differ; the message shows the first node that does.
     """
     __tracebackhide__ = True
-    difference = first_difference(_described(actual), _described(expected), metadata=metadata)
+    difference = first_difference(
+        _described(actual), _described(expected), metadata=metadata, constants=constants
+    )
     if difference:
         raise AssertionError(difference)
 
 
 def first_difference(
-    actual: GraphDescription, expected: GraphDescription, *, metadata: bool, path: str = ""
+    actual: GraphDescription,
+    expected: GraphDescription,
+    *,
+    metadata: bool,
+    constants: bool,
+    path: str = "",
 ) -> str:
     """Return where two graphs first differ and how, or "" if they do not."""
     where = f"in region {path}: " if path else ""
@@ -54,9 +64,13 @@ def first_difference(
         one, other = _held(actual, name), _held(expected, name)
         inner = f"{path}.{name}" if path else name
         if isinstance(one, GraphDescription) and isinstance(other, GraphDescription):
-            problem = first_difference(one, other, metadata=metadata, path=inner)
-        else:
+            problem = first_difference(
+                one, other, metadata=metadata, constants=constants, path=inner
+            )
+        elif constants or type(one) is not type(other):
             problem = "" if one == other else f"{where}{name} holds{_both(one, other)}"
+        else:
+            problem = ""
         if problem:
             return problem
     return ""

@@ -175,6 +175,9 @@ class TracingMode(ProxyTorchDispatchMode):
         if traceback.should_preserve_node_meta and isinstance(func, OpOverload):
             with operator_noted(func):
                 return self._see(func, args, kwargs or {})
+        if func is _DEVICE and type(args[0]) is FakeTensor:
+            # Asked for at almost every operator; a fake tensor knows without a dispatch.
+            return args[0].fake_device
         return self._see(func, args, kwargs or {})
 
     def _see(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

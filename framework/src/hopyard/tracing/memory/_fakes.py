@@ -23,7 +23,9 @@ from ..._torch.fake import (
     make_subclass,
     make_wrapper,
     reinterpret,
+    share_storage,
 )
+from ._products import known_products
 
 _META: Final = torch.device("meta")
 _empty_strided: Final = torch.empty_strided
@@ -71,18 +73,45 @@ class FakeFactory:
     def symbolic(
         self,
         shape: Sequence[int | SymInt],
-        stride: Sequence[int | SymInt] | None,
+        stride: Sequence[int | SymInt],
+        elements: int | SymInt,
         nbytes: int | SymInt,
         dtype: torch.dtype,
         device: torch.device,
+        *,
+        offset: int | SymInt = 0,
+        is_contiguous: bool = False,
+        source: Tensor | None = None,
     ) -> Tensor:
-        """Return a fake tensor with a new storage of `nbytes`, which nothing computes again.
+        """Return a fake tensor whose numbers are the given ones, which nothing computes again.
 
-        Without strides it is contiguous, and knows it.
+        Args:
+            shape: Size of each dimension.
+            stride: Stride of each dimension.
+            elements: Number of elements.
+            nbytes: Size of its storage.
+            dtype: Element type.
+            device: Its device.
+            offset: Offset into its storage.
+            is_contiguous: Whether it knows that it is contiguous, which implies no offset.
+            source: The fake tensor whose storage it shares; None if it has its own.
+
+        Raises:
+            UnforeseenProductError: torch finds these numbers in another way.
         """
-        element = make_wrapper(
-            _Element, shape, strides=stride, dtype=dtype, device=_META, storage_size=nbytes
-        )
+        with known_products(shape, stride if is_contiguous else (), elements):
+            element = make_wrapper(
+                _Element,
+                shape,
+                strides=None if is_contiguous else stride,
+                storage_offset=None if is_contiguous else offset,
+                dtype=dtype,
+                device=_META,
+                storage_size=nbytes,
+            )
+            element.numel()
+        if source is not None:
+            share_storage(element, source)
         return self._wrap(element, device)
 
     def leaf(self, tensor: Tensor) -> Tensor | None:
@@ -122,8 +151,9 @@ class FakeFactory:
         device: torch.device,
     ) -> Tensor:
         """Return a fake tensor that shares the storage of the fake tensor `source`."""
-        if is_inference_mode_enabled():
-            # A tensor that is made without the dispatcher has no version counter there.
+        if is_inference_mode_enabled() or source._has_symbolic_sizes_strides:
+            # A tensor that is made without the dispatcher has no version counter there. Nor can
+            # symbolic offsets be read as plain ones.
             return self.dispatched_view(source, shape, stride, offset, dtype, device)
         if dtype is source.dtype:
             element = reinterpret(source, shape, stride, offset - int(source.storage_offset()))

@@ -171,7 +171,7 @@ def recipe_for(
         position = sharing[0] if sharing else None
         source = None if position is None else _metadata_of(operands[position], recorder)
         fakes = recorder.values.fakes
-        return symbolic_output(output, slot.metadata, position, source, numbers, fakes)
+        return symbolic_output(output, slot.metadata, position, operands, source, numbers, fakes)
     if sharing:
         return View(sharing[0], slot.metadata)
     return Fresh(slot.metadata) if slot.metadata.fills_storage else None

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import SymInt, Tensor
+from torch import SymInt, Tensor, is_inference_mode_enabled
 from torch.fx import Node
 
 from ..._torch.dispatch import (
@@ -30,6 +30,7 @@ from ..._torch.dispatch import (
 from ..._torch.graphs import TensorMetadata, extract_tensor_metadata
 from ..._torch.proxies import ProxyTorchDispatchMode
 from ..._torch.symbolic import ShapeEnv, SymNode
+from ._products import UnforeseenProductError
 
 if TYPE_CHECKING:
     from ..recording._recorder import Recorder
@@ -269,15 +270,7 @@ class SymbolicOutput:
         source: The operand whose storage it shares; None if it has its own.
     """
 
-    __slots__ = (
-        "_is_contiguous",
-        "_is_unchanged",
-        "_metadata",
-        "_offset",
-        "_shape",
-        "_stride",
-        "source",
-    )
+    __slots__ = ("_is_contiguous", "_is_unchanged", "_metadata", "_plan", "source")
 
     def __init__(
         self,
@@ -288,12 +281,9 @@ class SymbolicOutput:
         is_unchanged: bool = False,
         is_contiguous: bool = False,
     ) -> None:
-        count = len(metadata.shape)
         self.source = source
         self._metadata = metadata
-        self._shape = plan[:count]
-        self._stride = plan[count : 2 * count]
-        self._offset = plan[2 * count]
+        self._plan = plan
         self._is_unchanged = is_unchanged
         self._is_contiguous = is_contiguous
 
@@ -301,32 +291,57 @@ class SymbolicOutput:
         self, recorder: Recorder, operands: Sequence[Tensor], node: Node, numbers: Numbers
     ) -> Tensor:
         """Return a new tensor."""
-        known = self._metadata
         fakes = recorder.values.fakes
-        if self.source is not None and self._is_unchanged:
+        if self._is_unchanged:
+            assert self.source is not None
             # A shallow copy also shares the number of elements, which others compute anew.
-            tensor = fakes.snapshot(operands[self.source], known.device)
+            tensor = fakes.snapshot(operands[self.source], self._metadata.device)
         else:
-            shape = numbers.filled(self._shape)
-            stride = None if self._is_contiguous else numbers.filled(self._stride)
-            if self.source is None:
-                tensor = fakes.symbolic(shape, stride, known.nbytes, known.dtype, known.device)
-            else:
-                (offset,) = numbers.filled((self._offset,))
-                assert stride is not None
-                # The operator has looked at these numbers already.
-                with known.look.shape_env.suppress_guards():
-                    tensor = fakes.dispatched_view(
-                        operands[self.source], shape, stride, offset, known.dtype, known.device
-                    )
-        recorder.adopt(tensor, node, SymbolicMetadata.of(tensor, known))
+            tensor = self._made(numbers.filled(self._plan), operands, fakes)
+        recorder.adopt(tensor, node, SymbolicMetadata.of(tensor, self._metadata))
         return tensor
+
+    def _made(
+        self, positions: Sequence[Any], operands: Sequence[Tensor], fakes: FakeFactory
+    ) -> Tensor:
+        known = self._metadata
+        count = len(known.shape)
+        shape, stride = positions[:count], positions[count : 2 * count]
+        offset, elements = positions[-2:]
+        return fakes.symbolic(
+            shape,
+            stride,
+            elements,
+            known.nbytes,
+            known.dtype,
+            known.device,
+            offset=offset,
+            is_contiguous=self._is_contiguous,
+            source=None if self.source is None else operands[self.source],
+        )
+
+    def succeeds(
+        self, operands: Sequence[Tensor], fakes: FakeFactory, *, is_contiguous: bool
+    ) -> bool:
+        """Say whether what is made has the very numbers of the known tensor, and knows as much."""
+        known = self._metadata
+        positions = known.positions
+        try:
+            with disable_torch_dispatch(), known.look.shape_env.suppress_guards():
+                trial = self._made(positions, operands, fakes)
+                numbers = (*trial.shape, *trial.stride(), trial.storage_offset(), trial.numel())
+        except (RuntimeError, UnforeseenProductError):
+            return False
+        return _are_same(numbers, positions) and (
+            knows_that_it_is_contiguous(trial, known, fakes) is is_contiguous
+        )
 
 
 def symbolic_output(
     output: Tensor,
     metadata: SymbolicMetadata,
     operand: int | None,
+    operands: Sequence[Tensor],
     source: SymbolicMetadata | Metadata | None,
     numbers: Numbers,
     fakes: FakeFactory,
@@ -337,31 +352,29 @@ def symbolic_output(
         output: What the operator returned.
         metadata: The metadata of that.
         operand: Which operand's storage it shares, if any.
+        operands: All of them.
         source: The metadata of that operand.
         numbers: Those that the operator was given.
         fakes: Makes fake tensors.
     """
     plan = [numbers.planned(number) for number in metadata.positions]
-    count = len(metadata.shape)
-    strides, offset, elements = plan[count : 2 * count], plan[-2], plan[-1]
-    is_contiguous = knows_that_it_is_contiguous(output, metadata, fakes)
-    if operand is None:
-        if offset != 0 or isinstance(elements, PassedOn):
-            return None
-        if is_contiguous and (
-            any(isinstance(stride, PassedOn) for stride in strides)
-            or not _has_default_strides(metadata, fakes)
+    if operand is not None:
+        assert source is not None
+        if (
+            isinstance(source, SymbolicMetadata)
+            and len(source.shape) == len(metadata.shape)
+            and _are_same(source.positions, metadata.positions)
         ):
+            return SymbolicOutput(metadata, plan, operand, is_unchanged=True)
+        if source.dtype is not metadata.dtype or is_inference_mode_enabled():
+            # There, a tensor that is made without the dispatcher has no version counter.
             return None
-        return SymbolicOutput(metadata, plan, None, is_contiguous=is_contiguous)
-    assert source is not None
-    if isinstance(source, SymbolicMetadata) and (
-        len(source.shape) == count and _are_same(source.positions, metadata.positions)
-    ):
-        return SymbolicOutput(metadata, plan, operand, is_unchanged=True)
-    if source.dtype is not metadata.dtype or isinstance(elements, PassedOn) or is_contiguous:
-        return None
-    return SymbolicOutput(metadata, plan, operand)
+    is_contiguous = knows_that_it_is_contiguous(output, metadata, fakes)
+    for says_so in (False, True) if is_contiguous else (False,):
+        found = SymbolicOutput(metadata, plan, operand, is_contiguous=says_so)
+        if found.succeeds(operands, fakes, is_contiguous=is_contiguous):
+            return found
+    return None
 
 
 def knows_that_it_is_contiguous(
@@ -379,19 +392,6 @@ def knows_that_it_is_contiguous(
             return copy.is_contiguous()
         except _Computes:
             return False
-
-
-def _has_default_strides(metadata: SymbolicMetadata, fakes: FakeFactory) -> bool:
-    """Say whether strides are spelled as those that torch gives to a new contiguous tensor."""
-    known = metadata
-    with disable_torch_dispatch():
-        trial = fakes.symbolic(known.shape, None, known.nbytes, known.dtype, known.device)
-    strides: tuple[Any, ...] = trial.stride()
-    return [_spelled(one) for one in strides] == [_spelled(one) for one in known.stride]
-
-
-def _spelled(number: int | SymInt) -> Any:
-    return number.node.expr if isinstance(number, SymInt) else number
 
 
 class _Computes(Exception):

@@ -95,7 +95,7 @@ class Recorder:
         )
         self._module_class = LazyGraphModule if lazy_code else GraphModule
         self.nodes = NodeWriter(self.graph)
-        self.symbols = SymbolTracker(self.graph, self.origin.mark)
+        self.symbols = SymbolTracker(self.graph, self.nodes, self.origin.mark)
         self._names: dict[OpOverload, str] = {}
         self._mark = self.origin.mark
         self._object_names: dict[Any, str] = {}

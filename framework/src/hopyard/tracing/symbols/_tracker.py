@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -22,6 +23,7 @@ from ..provenance._locations import current_location
 
 if TYPE_CHECKING:
     from ..memory._symbolic import SymbolicMetadata
+    from ..recording._nodes import NodeWriter
 
 Symbolic = SymInt | SymFloat | SymBool
 SYMBOLIC: tuple[type, ...] = (SymInt, SymFloat, SymBool)
@@ -61,14 +63,18 @@ class SymbolTracker:
     """The symbolic numbers of one graph.
 
     Args:
+        graph: It holds the nodes.
+        nodes: Appends to it.
         mark: Writes on a node where it comes from.
 
     Attributes:
         used: Whether the trace has met a symbolic number at all.
     """
 
-    def __init__(self, graph: Graph, mark: Callable[[Node], Node]) -> None:
+    def __init__(self, graph: Graph, nodes: NodeWriter, mark: Callable[[Node], Node]) -> None:
         self._graph = graph
+        self._writer = nodes
+        self._names: dict[Callable[..., Any], str] = {}
         self._mark = mark
         self._nodes: dict[SymNode, Deferred] = {}
         self._symbols: dict[sympy.Expr, tuple[Deferred, Symbolic]] = {}
@@ -207,7 +213,11 @@ class SymbolTracker:
         return argument
 
     def _call(self, function: Callable[..., Any], args: tuple[Any, ...], value: Any) -> Node:
-        node = self._mark(self._graph.create_node("call_function", function, args, {}))
+        name = self._names.get(function)
+        if name is None:
+            name = re.sub(r"\W+", "_", self._graph._target_to_str(function), flags=re.ASCII)
+            self._names[function] = name
+        node = self._mark(self._writer.call(function, args, None, name))
         node.meta["val"] = value
         return node
 

@@ -1,0 +1,84 @@
+"""A tensor is made with numbers that are known, and nothing remains of how it was made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import SymInt
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from hopyard.tracing import make_fx
+from hopyard.tracing.memory._fakes import FakeFactory
+from hopyard.tracing.memory._products import UnforeseenProductError, known_products
+
+
+@pytest.fixture
+def sizes() -> tuple[SymInt, ...]:
+    fake_mode = FakeTensorMode(shape_env=ShapeEnv())
+    return tuple(fake_mode.from_tensor(torch.empty(5, 6, 7)).shape)
+
+
+def make(sizes: Any, stride: Any, elements: Any, *, is_contiguous: bool) -> torch.Tensor:
+    fakes = FakeFactory(FakeTensorMode(shape_env=sizes[0].node.shape_env))
+    where = torch.float32, torch.device("cpu")
+    with torch._C._DisableTorchDispatch():
+        return fakes.symbolic(sizes, stride, elements, 4, *where, is_contiguous=is_contiguous)
+
+
+def attributes(sizes: Any) -> list[list[str]]:
+    return [sorted(vars(size.node)) for size in sizes if isinstance(size, SymInt)]
+
+
+@pytest.mark.parametrize("is_contiguous", [True, False])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_tensor_has_the_numbers_that_are_given(
+    sizes: tuple[SymInt, ...], count: int, is_contiguous: bool
+) -> None:
+    shape = sizes[:count]
+    stride: list[Any] = [1]
+    for size in shape[:0:-1]:
+        stride.insert(0, stride[0] * size)
+    elements = torch.sym_sum([shape[0], stride[0]])
+    before = attributes(sizes)
+    tensor = make(shape, stride, elements, is_contiguous=is_contiguous)
+    assert [size.node for size in tensor.shape] == [size.node for size in shape]
+    assert [each.node for each in tensor.stride()[:-1]] == [each.node for each in stride[:-1]]
+    assert tensor.numel().node is elements.node
+    assert attributes(sizes) == before
+
+
+@pytest.mark.parametrize("shape_of", [lambda s: (s[0], 0), lambda s: (s[0], s[1], 16)])
+def test_numbers_multiply_again_after_a_surprise(shape_of: Any, sizes: tuple[SymInt, ...]) -> None:
+    before = attributes(sizes)
+    with pytest.raises(UnforeseenProductError):
+        make(shape_of(sizes), (1, 1, 1)[: len(shape_of(sizes))], 3, is_contiguous=False)
+    assert attributes(sizes) == before
+    assert (sizes[0] * sizes[1]).node.hint == 30
+
+
+def test_a_product_that_nobody_asked_for_is_a_surprise(sizes: tuple[SymInt, ...]) -> None:
+    with pytest.raises(UnforeseenProductError), known_products(sizes, (), sizes[0]):
+        pass
+
+
+def test_views_at_remembered_calls_share_storage() -> None:
+    def rows(x: torch.Tensor) -> list[torch.Tensor]:
+        return [x.select(0, 1).view(-1), x.select(0, 1).view(-1), x.t(), x.t()]
+
+    graph = make_fx(rows, tracing_mode="symbolic")(torch.randn(8, 16)).graph
+    values = [node.meta["val"] for node in graph.nodes if "val" in node.meta]
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    assert len(tensors) >= 6
+    assert len({tensor.untyped_storage()._cdata for tensor in tensors}) == 1
+
+
+def test_a_plain_view_of_a_tensor_with_symbolic_sizes() -> None:
+    fake_mode = FakeTensorMode(shape_env=ShapeEnv())
+    whole = fake_mode.from_tensor(torch.arange(20.0)[5:15])
+    with torch._C._DisableTorchDispatch():
+        view = FakeFactory(fake_mode).view(whole, (2, 2), (1, 2), 0, whole.dtype, whole.device)
+    assert (view.shape, view.stride()) == ((2, 2), (1, 2))
+    assert view.untyped_storage()._cdata == whole.untyped_storage()._cdata
