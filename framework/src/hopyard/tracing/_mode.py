@@ -182,7 +182,8 @@ class TracingMode(ProxyTorchDispatchMode):
 
     def _see(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func is _DEVICE:
-            return func(*args, **kwargs)
+            # Asked for at almost every operator; a fake tensor knows without a dispatch.
+            return args[0].fake_device if type(args[0]) is FakeTensor else func(*args, **kwargs)
         try:
             if type(func) is not OpOverload and isinstance(func, HigherOrderOperator):
                 return self._capture.record_higher_order(func, args, kwargs)
