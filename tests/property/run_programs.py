@@ -17,11 +17,11 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from agreement import MODES
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 sys.path.append(str(Path(__file__).parents[1] / "sweep"))
 
+from agreement import MODES
 from programs import Recipe
 from strategies import check, recipes
 

@@ -187,7 +187,12 @@ class TracingMode(ProxyTorchDispatchMode):
         try:
             if type(func) is not OpOverload and isinstance(func, HigherOrderOperator):
                 return self._capture.record_higher_order(func, args, kwargs)
-            return self._dispatch(func, args, kwargs)
+            call = None if self.calls is None else self.calls.read(func, args, kwargs)
+            if call is not None and self.calls is not None:
+                output = self.calls.replay(func, call, args, kwargs)
+                if output is not MISSING:
+                    return output
+            return self._dispatch_unseen(func, args, kwargs, call)
         except Exception as error:
             note_failure(error, func, (args, kwargs))
             if isinstance(error, TypeError):
@@ -195,16 +200,6 @@ class TracingMode(ProxyTorchDispatchMode):
             if isinstance(error, REFUSALS):
                 self._capture.refusal = self._capture.refusal or error
             raise
-
-    def _dispatch(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self.calls is None:
-            return self._dispatch_unseen(func, args, kwargs, None)
-        call = self.calls.read(func, args, kwargs)
-        if call is not None:
-            output = self.calls.replay(func, call, args, kwargs)
-            if output is not MISSING:
-                return output
-        return self._dispatch_unseen(func, args, kwargs, call)
 
     def _dispatch_unseen(
         self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], call: Call | None

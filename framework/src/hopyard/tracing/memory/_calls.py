@@ -176,8 +176,7 @@ class _Calls:
             key += self._knowledge()
             first: dict[Any, int] = {}
             key.append(tuple([first.setdefault(each.node, len(first)) for each in numbers]))
-        known = tuple(key), tuple(lowered), keywords
-        return Call(operator, *known, operands, numbers, bool(passed))
+        return Call(operator, tuple(key), tuple(lowered), keywords, operands, numbers, bool(passed))
 
     def _knowledge(self) -> tuple[Any, ...]:
         """Return what operators may know of symbols."""
@@ -219,6 +218,8 @@ class FakeCalls(_Calls):
         self._looks = recorder.values.metadata.looks
         self._propagation = propagation
         self._fake_mode = recorder.values.fakes.fake_mode
+        # In a capture without symbols no recipe asks for any.
+        self._no_numbers = Numbers(())
         # Environments by number: keys are hashed at each call, and environments hardly change.
         self._environments: dict[tuple[Any, ...], int] = {}
         self._environment: tuple[Any, ...] = ()
@@ -250,8 +251,9 @@ class FakeCalls(_Calls):
             lowered = self._lowered(lowered)
             keywords = keywords and {key: self._lowered(item) for key, item in keywords.items()}
         node = recorder.write(func, lowered, keywords)
+        numbers = self._no_numbers if self._looks is None else Numbers(call.numbers)
         with disable_torch_dispatch():
-            return recipe.make(recorder, call.operands, node, Numbers(call.numbers))
+            return recipe.make(recorder, call.operands, node, numbers)
 
     def _first(
         self, func: OpOverload, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]
