@@ -204,8 +204,9 @@ class FakeFactory:
             forbid_data_access(fake)
         attributes = self._attributes.get(device)
         if attributes is None:
-            attributes = self._attributes[device] = {**self._sample, "_fake_device": device}
-        fake.__dict__.update(attributes)
+            attributes = self._attributes[device] = _roomy({**self._sample, "_fake_device": device})
+        # Filling the empty dictionary that it has would enlarge that twice.
+        fake.__dict__ = attributes.copy()
         return fake
 
 
@@ -227,3 +228,10 @@ def _is_plain_leaf(tensor: Tensor) -> bool:
         and not tensor.__dict__
         and not is_transformed(tensor)
     )
+
+
+def _roomy(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return `attributes` in a dictionary whose copies have room for a tensor's slot."""
+    roomy = {**attributes, "": None}
+    del roomy[""]
+    return roomy
