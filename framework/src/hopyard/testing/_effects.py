@@ -12,6 +12,9 @@ from torch.nn import Module
 
 from .._torch.pytree import tree_leaves, tree_map_only
 
+_ROUNDING = 1e-9
+"""What sums that would be zero come to."""
+
 
 def observed_effects(
     function: Callable[..., Any], args: Sequence[Any], state: Module | None = None
@@ -19,9 +22,10 @@ def observed_effects(
     """Return what a caller can tell of `function(*args)`: two functions that return the same have
     the same effects.
 
-    These are the leaves of the result, which of them require grad, the gradients of their sum with
-    respect to the arguments and the state, gradients that results retain, and the arguments and
-    buffers afterwards. The arguments are copied before; random numbers start at the same seed.
+    These are the leaves of the result, which of them require grad, the gradients of a weighted sum
+    of their elements with respect to the arguments and the state, gradients that results retain,
+    and the arguments and buffers afterwards. The arguments are copied before; random numbers start
+    at the same seed.
 
     Args:
         function: What is called.
@@ -41,7 +45,7 @@ def observed_effects(
     leaves = [each for each in tree_leaves(args) if isinstance(each, Tensor) and each.is_leaf]
     sources = [each for each in (*leaves, *parameters) if each.requires_grad]
     if differentiable and sources:
-        torch.autograd.backward([each.sum() for each in differentiable], inputs=None)
+        torch.autograd.backward(differentiable, [_weights(each) for each in differentiable])
     return [
         *(each.detach().clone() for each in result),
         *(each.requires_grad for each in result),
@@ -53,7 +57,9 @@ def observed_effects(
 
 
 def same_effects(first: Sequence[Any], second: Sequence[Any], tolerance: float = 1e-4) -> bool:
-    """Say whether two calls had the same effects, numbers to a relative tolerance."""
+    """Say whether two calls had the same effects, to a tolerance relative to the largest number of
+    each tensor.
+    """
     return len(first) == len(second) and all(
         _same(one, other, tolerance) for one, other in zip(first, second, strict=True)
     )
@@ -64,7 +70,19 @@ def _same(one: Any, other: Any, tolerance: float) -> bool:
         return type(one) is type(other) and one == other
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
-    return torch.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True)
+    if not one.is_floating_point() and not one.is_complex():
+        return one.equal(other)
+    finite = [
+        each.abs().nan_to_num(0.0, 0.0, 0.0).max().item() for each in (one, other) if each.numel()
+    ]
+    allowed = _ROUNDING + tolerance * max(finite, default=0.0)
+    return torch.allclose(one, other, rtol=0.0, atol=allowed, equal_nan=True)
+
+
+def _weights(result: Tensor) -> Tensor:
+    """Return weights that no normalization makes a constant of the weighted sum."""
+    positions = torch.arange(result.numel(), dtype=torch.float64).reshape(result.shape)
+    return torch.cos(1.7 * positions).to(result.dtype)
 
 
 def _fresh(values: Any) -> Any:
