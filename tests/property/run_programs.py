@@ -3,7 +3,7 @@
 If programs of a chunk differ, the smallest one that does is printed. ::
 
     python tests/property/run_programs.py --count 20000
-    python tests/property/run_programs.py --count 500 --seed 7
+    python tests/property/run_programs.py --count 500 --seed 7 --mode real --mode fake
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import time
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -33,11 +34,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=20000)
     parser.add_argument("--seed", type=int, default=1, help="of the first chunk")
+    parser.add_argument("--mode", choices=MODES, action="append", help="default: all")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
 
+    modes = tuple(options.mode or MODES)
     start = time.perf_counter()
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
@@ -45,12 +48,13 @@ def main() -> int:
     for index, done in enumerate(range(0, options.count, CHUNK)):
         size = min(CHUNK, options.count - done)
         try:
-            run_chunk(options.seed + index, size, counts, reasons)
+            run_chunk(options.seed + index, size, modes, counts, reasons)
         except AssertionError as error:
             failures += 1
-            print(f"--count {size} --seed {options.seed + index}\n{error}\n")
+            repeated = "".join(f" --mode '{mode}'" for mode in options.mode or ())
+            print(f"--count {size} --seed {options.seed + index}{repeated}\n{error}\n")
         seconds = time.perf_counter() - start
-        programs = counts.total() // len(MODES)
+        programs = counts.total() // len(modes)
         print(f"{programs} programs, {failures} chunks fail, {seconds:.0f} s", flush=True)
     for outcome, count in counts.items():
         print(f"{count:8} {outcome}")
@@ -59,8 +63,14 @@ def main() -> int:
     return failures
 
 
-def run_chunk(number: int, size: int, counts: Counter[str], reasons: Counter[str]) -> None:
-    """Check `size` programs; a failing one is made small before it is shown.
+def run_chunk(
+    number: int,
+    size: int,
+    modes: Sequence[str],
+    counts: Counter[str],
+    reasons: Counter[str],
+) -> None:
+    """Check `size` programs in `modes`; a failing one is made small before it is shown.
 
     Raises:
         AssertionError: Some program fails.
@@ -77,7 +87,7 @@ def run_chunk(number: int, size: int, counts: Counter[str], reasons: Counter[str
     )
     @given(recipes())
     def chunk(recipe: Recipe) -> None:
-        for mode, verdict in check(recipe).items():
+        for mode, verdict in check(recipe, modes).items():
             counts[f"{mode}: {verdict.outcome.value}"] += 1
             if verdict.not_computed:
                 reasons[verdict.not_computed] += 1
