@@ -24,7 +24,8 @@ from typing import Any
 
 import torch
 import transformers
-from agreement import HIDDEN, MODES, PRE_DISPATCH, SEED, Outcome, Verdict, compare
+from agreement import HIDDEN, MODES, PRE_DISPATCH, Outcome, Verdict, compare
+from running import SEED
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 

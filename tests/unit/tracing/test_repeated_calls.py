@@ -141,6 +141,11 @@ def views_inference_tensors_outside(x: Tensor, y: Tensor) -> list[Any]:
     return [*views, *(each.is_inference() for each in views)]
 
 
+def pads_what_is_trained(x: Tensor, y: Tensor) -> list[Tensor]:
+    trained = x.detach().requires_grad_()
+    return [torch.nn.functional.pad(trained, (0, trained.shape[0])) for _ in range(3)]
+
+
 def alternates_autocast(x: Tensor, y: Tensor) -> list[Tensor]:
     results = [x @ y.t()]
     for dtype in (torch.bfloat16, torch.half, torch.bfloat16):

@@ -15,12 +15,13 @@ from ..._torch.dispatch import OpOverload
 from ..._torch.graphs import LazyGraphModule
 from ..._torch.objects import BackwardState
 from ..._torch.proxies import are_slots_kept
+from ..._torch.pytree import tree_map_only
 from ..._torch.symbolic import ShapeEnv, compute_unbacked_bindings
 from ..memory._metadata import Metadata
 from ..memory._symbolic import SymbolicMetadata
 from ..provenance._module_views import base_of
 from ..provenance._origin import Origin
-from ..symbols._tracker import Deferred, SymbolTracker, is_symbolic
+from ..symbols._tracker import SYMBOLIC, Deferred, SymbolTracker, is_symbolic
 from ._attributes import Attributes
 from ._cleanup import merge_symbols, remove_unused_symbols
 from ._leaks import new_slots
@@ -188,6 +189,8 @@ class Recorder:
 
     def output(self, value: Any, annotation: Any = None) -> Node:
         """Close the graph. `annotation` is the return annotation of the captured function."""
+        if self.symbols.used:
+            value = tree_map_only(SYMBOLIC, self.symbols.returned, value)
         lowered = (self.lower(value),)
         node = self.graph.create_node("output", "output", lowered, {}, type_expr=annotation)
         return self._mark(node)

@@ -145,6 +145,18 @@ class SymbolTracker:
             return number
         return self._find(value).force()
 
+    def returned(self, value: Symbolic) -> Node | int | float | bool:
+        """Return what stands for `value` in the output of the graph.
+
+        That is its node also if it has turned out to be a number since: by then, the program had
+        read it off an input or computed it.
+
+        Raises:
+            UnsupportedError: As in :meth:`lower`.
+        """
+        found = self.find(value)
+        return self.lower(value) if found is None else found.force()
+
     def _track_query(self, value: Any, query: Callable[..., Any], args: tuple[Any, ...]) -> None:
         if isinstance(value, SymInt):
             self.track(value, Deferred(lambda: self._call(query, args, value)))
