@@ -15,7 +15,7 @@ from ..._torch.dispatch import OpOverload
 from ..._torch.graphs import LazyGraphModule
 from ..._torch.objects import BackwardState
 from ..._torch.proxies import are_slots_kept
-from ..._torch.pytree import tree_map_only
+from ..._torch.pytree import tree_leaves, tree_map_only
 from ..._torch.symbolic import ShapeEnv, compute_unbacked_bindings
 from ..memory._metadata import Metadata
 from ..memory._symbolic import SymbolicMetadata
@@ -120,7 +120,14 @@ class Recorder:
         kwargs: Mapping[str, Any],
         name: str,
     ) -> Node:
-        """Add a call whose arguments are the program's own values."""
+        """Add a call whose arguments are the program's own values.
+
+        As in torch's graphs, its numbers are computed before constants among its operands are read.
+        """
+        if self.symbols.used:
+            for leaf in tree_leaves((args, kwargs)):
+                if is_symbolic(leaf):
+                    self.symbols.lower(leaf)
         lowered = tuple([self.lower(item) for item in args])
         keywords = {key: self.lower(item) for key, item in kwargs.items()}
         return self._mark(self.nodes.call(target, lowered, keywords, self._identifier(name)))
