@@ -426,7 +426,8 @@ class Marked(Tensor):
 def test_a_tensor_without_plain_bytes_is_refused_by_name(
     program: Program, tmp_path: Path, make: Callable[[], Tensor], problem: str
 ) -> None:
-    changed = program.replaced(state={**program.state, "linear.weight": make()})
+    state = {**program.state, "linear.weight": nn.Parameter(make())}
+    changed = program.replaced(state=state)
     with pytest.raises(ArtifactError, match=f"linear.weight.*{problem}"):
         changed.save(tmp_path / "it.pt2")
     assert list(tmp_path.iterdir()) == []
