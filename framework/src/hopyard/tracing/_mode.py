@@ -33,7 +33,12 @@ from .._torch.fake import (
 from .._torch.inductor import emulates_precision_casts
 from .._torch.proxies import ProxyTorchDispatchMode
 from .._torch.pytree import tree_flatten, tree_leaves
-from .._torch.symbolic import GuardOnDataDependentSymNode, is_accessor_node
+from .._torch.symbolic import (
+    GuardOnDataDependentSymNode,
+    SymNode,
+    is_accessor_node,
+    wrap_number,
+)
 from ..errors import CaptureError, DataDependentError, UnsupportedError
 from ._explanations import note_failure
 from .bridge._torch_tracer import TorchTracer
@@ -172,6 +177,29 @@ class TracingMode(ProxyTorchDispatchMode):
         result = func(*args)
         tracer = self._capture
         tracer.recorder.symbols.record(func, args, result, lazily=tracer.enable_thunkify)
+        return result
+
+    def record_arithmetic(
+        self,
+        function: Callable[[Any, Any], Any],
+        left: SymNode,
+        right: SymNode,
+        compute: Callable[[Any, Any], SymNode],
+    ) -> SymNode:
+        """Do as :meth:`__sym_dispatch__` does, for numbers that remember what they compute.
+
+        The left one is no plain number.
+        """
+        if function is operator.mul and right.constant == 1:
+            return left
+        result = compute(left, right)
+        tracer = self._capture
+        tracer.recorder.symbols.record(
+            function,
+            (wrap_number(left), wrap_number(right)),
+            wrap_number(result),
+            lazily=tracer.enable_thunkify,
+        )
         return result
 
     def __torch_dispatch__(

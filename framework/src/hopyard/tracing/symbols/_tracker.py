@@ -20,6 +20,7 @@ from torch.fx import Graph, Node
 from ..._torch.symbolic import SymNode, expression_handlers
 from ...errors import UnsupportedError
 from ..provenance._locations import current_location
+from ._arithmetic import Arithmetic
 
 if TYPE_CHECKING:
     from ..memory._symbolic import SymbolicMetadata
@@ -95,11 +96,19 @@ class SymbolTracker:
         nodes: Appends to it.
         mark: Writes on a node where it comes from.
 
+        arithmetic: What has been computed with them; None if that is not remembered.
+
     Attributes:
         used: Whether the trace has met a symbolic number at all.
     """
 
-    def __init__(self, graph: Graph, nodes: NodeWriter, mark: Callable[[Node], Node]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        nodes: NodeWriter,
+        mark: Callable[[Node], Node],
+        arithmetic: Arithmetic | None = None,
+    ) -> None:
         self._graph = graph
         self._writer = nodes
         self._names: dict[Callable[..., Any], str] = {}
@@ -107,12 +116,15 @@ class SymbolTracker:
         self._nodes: dict[SymNode, Deferred] = {}
         self._symbols: dict[sympy.Expr, tuple[Deferred, Symbolic]] = {}
         self.used = False
+        self.arithmetic = arithmetic
 
     def track(self, value: Symbolic, deferred: Deferred) -> None:
         """Let `deferred` stand for `value`, unless something does already."""
         self.used = True
         if value.node in self._nodes:
             return
+        if self.arithmetic is not None:
+            self.arithmetic.adopt(value.node)
         self._nodes[value.node] = deferred
         if isinstance(value.node.expr, sympy.Symbol):
             self._symbols[value.node.expr] = (deferred, value)
