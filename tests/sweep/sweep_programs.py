@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
-from agreement import SEED
+from running import SEED
 from small_modules import SMALL, Call
 from sweep_models import (
     ARCHITECTURES,

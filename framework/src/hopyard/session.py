@@ -226,8 +226,8 @@ class Session:
         Args:
             path: A `.pt2` file.
             trust: Whether to accept a file that holds native code besides, compiled by AOTInductor
-                or lowered for ExecuTorch. It is not run here either;
-                `torch._inductor.aoti_load_package` runs it. Pickles are refused regardless.
+                or lowered for ExecuTorch. It is not run here either; AOTInductor's loader of
+                packages runs it. Pickles are refused regardless.
 
         Raises:
             ArtifactError: The file is missing, damaged, of another kind, or contains code.

@@ -38,7 +38,6 @@ from ._calling import CallingConvention, InputLeaf, describe_inputs, is_expanded
 from ._dynamic import DynamicInputs, dimensions_asked
 from ._functional import PureFunction, State
 from ._functionalize import functionalize
-from ._hidden_writes import DECLARED
 from ._hoist import hoist_tensors, inline_numbers
 from ._lift import lift_tensors, split_mutations
 from ._manifest import Manifest
@@ -94,7 +93,7 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
     tracing = TracingOptions(
         tracing_mode="fake" if request.dynamic_shapes is None else "symbolic",
         fake_mode=fake_mode,
-        decompositions={**DECLARED, **options.decompositions},
+        decompositions=options.decompositions,
         trace_rules=options.trace_rules,
         stack_traces=UserTraces(capture.__code__),
     )
