@@ -127,7 +127,7 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
             in_spec,
             pure.out_spec,
             parameter_names(target),
-            pure.aliases(signature),
+            pure.aliases(signature, symbols),
             symbols,
         ),
         range_constraints=with_sizes(ranges, symbols),
