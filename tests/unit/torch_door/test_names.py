@@ -26,6 +26,7 @@ from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
 from hopyard import _torch as door
 from hopyard._torch import (
     archives,
+    backends,
     compiler,
     dispatch,
     exporting,
@@ -464,6 +465,17 @@ def _attention() -> None:
     forward = flops.attention_flops(*sizes)
     assert forward == 2 * (2 * 4) * 5 * 7 * (8 + 8)
     assert 2 * flops.attention_backward_flops(sizes[0], *sizes) == 5 * forward
+
+
+@check("backends.LIBRARIES")
+def _libraries() -> None:
+    for is_on, switch in backends.LIBRARIES:
+        before = is_on()
+        switch(not before)
+        assert is_on() is not before
+        switch(before)
+    flags = [torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled]
+    assert [is_on() for is_on, _ in backends.LIBRARIES[::2]] == flags
 
 
 @check("archives.DTYPES_IN_FILES")
