@@ -41,6 +41,7 @@ from hopyard._torch import (
     pytree,
     symbolic,
 )
+from hopyard.program._schema import plain
 
 aten = torch.ops.aten
 
@@ -515,8 +516,7 @@ def _archives() -> None:
             "models/model.json": written,
         }
         for name, part in parts.items():
-            plain = archives.as_plain_values(part)
-            archive.write_string(name, json.dumps(plain, cls=archives.JSONEncoder))
+            archive.write_string(name, json.dumps(plain(part)))
         archive.write_bytes("data/sample_inputs/model.pt", b"")
     said = []
     for buffer in (theirs, ours):
