@@ -27,7 +27,6 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
-from agreement import SEED
 from dynamic_sizes import (
     asked_of,
     dimension_count,
@@ -37,6 +36,7 @@ from dynamic_sizes import (
     ranges_of_exported,
     resized,
 )
+from running import SEED
 from small_modules import SMALL, Call
 from sweep_models import (
     ARCHITECTURES,
