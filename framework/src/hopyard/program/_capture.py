@@ -39,6 +39,7 @@ from ._dynamic import DynamicInputs, dimensions_asked
 from ._functional import PureFunction, State
 from ._functionalize import functionalize
 from ._hoist import hoist_tensors, inline_numbers
+from ._libraries import without_libraries
 from ._lift import lift_tensors, split_mutations
 from ._manifest import Manifest
 from ._operands import distinct, operands_of, shared_write, written_operands
@@ -101,14 +102,15 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
     tracer = Tracer(dataclasses.replace(tracing, surroundings=surroundings))
     name = getattr(target, "__name__", type(target).__name__)
     inputs = [*state.all, *(leaf.path for leaf in leaves)]
-    with (
-        surroundings_preserved(),
-        preserved(target),
-        same_storage(inputs, operands),
-        dynamic.watched(),
-    ):
-        traced = tracer.trace(program, operands, placeholders, name)
-    graph_module = functionalize(traced, tracing)
+    with without_libraries():
+        with (
+            surroundings_preserved(),
+            preserved(target),
+            same_storage(inputs, operands),
+            dynamic.watched(),
+        ):
+            traced = tracer.trace(program, operands, placeholders, name)
+        graph_module = functionalize(traced, tracing)
 
     hoist_tensors(graph_module)
     inline_numbers(graph_module)
@@ -133,7 +135,7 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
             in_spec,
             pure.out_spec,
             parameter_names(target),
-            pure.aliases(signature),
+            pure.aliases(signature, symbols),
             symbols,
         ),
         range_constraints=with_sizes(ranges, symbols),
