@@ -23,11 +23,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
 import hopyard
 from hopyard import Program
 from hopyard.errors import ArtifactError, ProgramError, UnknownNameError
+from hopyard.program import _artifact
 from hopyard.program._abandoned import in_use
 from hopyard_hookspecs import Hop, hookimpl
 
@@ -374,6 +376,63 @@ def test_a_symbolic_expression_in_a_configuration_is_refused(
     assert not mark.exists()
 
 
+def test_what_is_stored_is_what_was_there(session: hopyard.Session, tmp_path: Path) -> None:
+    class Kinds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            whole = torch.arange(12.0)
+            self.register_buffer("whole", whole)
+            self.register_buffer("part", whole[2:8].view(2, 3).t())
+            self.register_buffer("empty", torch.empty(0, 3))
+            self.register_buffer("one", torch.tensor(True))
+            self.register_buffer("short", torch.ones(3, dtype=torch.bfloat16))
+            self.register_buffer("complex", torch.ones(2, dtype=torch.complex64))
+            self.register_buffer("wide", torch.zeros(1).expand(4))
+            self.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+
+        def forward(self, a: Tensor) -> Any:
+            return a + 1, [each + 1 for each in (*self.parameters(), *self.buffers())]
+
+    program = session.capture(Kinds(), (torch.ones(2),))
+    program.save(tmp_path / "it.pt2")
+    loaded = session.load(tmp_path / "it.pt2")
+    assert loaded.state.keys() == program.state.keys()
+    for name, value in program.state.items():
+        found = loaded.state[name]
+        assert type(found) is type(value)
+        assert found.requires_grad == value.requires_grad
+        assert (found.shape, found.stride(), found.dtype) == (
+            value.shape,
+            value.stride(),
+            value.dtype,
+        )
+        assert torch.equal(found, value)
+    assert loaded.state["part"].data_ptr() == loaded.state["whole"].data_ptr() + 8
+    loaded.state["whole"].resize_(100)
+
+
+class Marked(Tensor):
+    """A subclass of which torch would write a pickle."""
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda: torch.eye(2).as_subclass(Marked), "subclass Marked"),
+        (lambda: torch.eye(2).to_sparse(), "layout torch.sparse_coo"),
+        (lambda: FakeTensorMode().from_tensor(torch.eye(2)), "fake tensor"),
+    ],
+)
+def test_a_tensor_without_plain_bytes_is_refused_by_name(
+    program: Program, tmp_path: Path, make: Callable[[], Tensor], problem: str
+) -> None:
+    state = {**program.state, "linear.weight": nn.Parameter(make())}
+    changed = program.replaced(state=state)
+    with pytest.raises(ArtifactError, match=f"linear.weight.*{problem}"):
+        changed.save(tmp_path / "it.pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "path_name", ["../sample_inputs/model.pt", "weight_0/../../x", "/etc/passwd", ""]
 )
@@ -518,6 +577,75 @@ def test_what_a_later_torch_wrote_says_so(
     assert str(torch.__version__) in raised.value.hint
 
 
+def test_what_a_later_minor_version_adds_is_not_dropped_in_silence(
+    session: hopyard.Session, members: Members, tmp_path: Path, program: Program
+) -> None:
+    """A later version is read as far as it says nothing that this one does not know."""
+
+    def add(data: Any) -> None:
+        data["graph_module"]["graph"]["nodes"][0]["stream"] = 7
+
+    later = edited(members[GRAPH], lambda data: data["schema_version"].update(minor=10**6))
+    given = torch.randn(2, 3)
+    loaded = session.load(write(tmp_path / "it.pt2", {**members, GRAPH: later}))
+    torch.testing.assert_close(loaded(2, given), program(2, given))
+    with pytest.raises(ArtifactError, match="Node has no field 'stream'") as raised:
+        session.load(write(tmp_path / "it.pt2", {**members, GRAPH: edited(later, add)}))
+    assert "damaged" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("graph_module", "graph", "nodes"), {}),
+        (("graph_module", "graph", "nodes"), None),
+        (("graph_module", "graph", "nodes", 0), []),
+        (("graph_module", "graph", "nodes", 0, "target"), 3),
+        (("graph_module", "graph", "nodes", 0, "inputs"), [{"as_int": 3}]),
+        (("graph_module", "graph", "is_single_tensor_return"), 0),
+        (("graph_module", "signature", "input_specs", 0), {}),
+        (("graph_module", "signature", "input_specs", 0), {"user_input": {}, "token": {}}),
+        (("graph_module", "signature", "input_specs", 0), {"other": {}}),
+        (("opset_version", "aten"), "10"),
+        (("range_constraints",), []),
+    ],
+)
+def test_a_description_of_another_form_is_refused(
+    session: hopyard.Session, members: Members, tmp_path: Path, where: tuple[Any, ...], value: Any
+) -> None:
+    def edit(data: Any) -> None:
+        for step in where[:-1]:
+            data = data[step]
+        data[where[-1]] = value
+
+    changed = {**members, GRAPH: edited(members[GRAPH], edit)}
+    with pytest.raises(ArtifactError, match="cannot read"):
+        session.load(write(tmp_path / "it.pt2", changed))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sizes": [{"as_int": 1000}, {"as_int": 1000}]},
+        {"strides": [{"as_int": -1}, {"as_int": 1}]},
+        {"storage_offset": {"as_int": 10**6}},
+        {"dtype": 99},
+        {"dtype": 8},
+        {"sizes": 3},
+        {"device": {"type": "none", "index": None}},
+    ],
+)
+def test_a_tensor_that_is_not_in_the_file_is_refused(
+    session: hopyard.Session, members: Members, tmp_path: Path, change: Any
+) -> None:
+    def edit(data: Any) -> None:
+        data["config"]["linear.weight"]["tensor_meta"].update(change)
+
+    changed = {**members, WEIGHTS: edited(members[WEIGHTS], edit)}
+    with pytest.raises(ArtifactError, match="cannot read"):
+        session.load(write(tmp_path / "it.pt2", changed))
+
+
 def test_a_file_cut_anywhere_is_refused(
     session: hopyard.Session, members: Members, tmp_path: Path
 ) -> None:
@@ -554,13 +682,13 @@ def test_a_file_that_changes_while_it_is_read_is_read_once(
 ) -> None:
     path = write(tmp_path / "it.pt2", members)
     evil = write(tmp_path / "evil.pt2", PICKLES["sample inputs"](members, Payload(mark)))
-    load = torch.export.load
+    read = _artifact.read_archive
 
-    def swap(*args: Any, **kwargs: Any) -> Any:
+    def swap(*args: Any) -> Any:
         os.replace(evil, path)
-        return load(*args, **kwargs)
+        return read(*args)
 
-    monkeypatch.setattr(torch.export, "load", swap)
+    monkeypatch.setattr(_artifact, "read_archive", swap)
     session.load(path)
     assert not mark.exists()
 
@@ -712,11 +840,11 @@ def test_a_failing_save_leaves_the_old_file(
 ) -> None:
     path = tmp_path / "it.pt2"
     path.write_bytes(b"the old bytes")
-    save = torch.export.save
+    write_archive = _artifact.write_archive
 
-    def fail(exported: Any, target: Any, **options: Any) -> None:
+    def fail(target: str, exported: Any, beside: Any) -> None:
         if failing == "close":
-            save(exported, target, **options)
+            write_archive(target, exported, beside)
         else:
             Path(target).write_bytes(b"half")
         if failing == "interrupt":
@@ -726,7 +854,7 @@ def test_a_failing_save_leaves_the_old_file(
     if failing == "replace":
         monkeypatch.setattr(os, "replace", lambda *paths: (_ for _ in ()).throw(OSError("denied")))
     else:
-        monkeypatch.setattr(torch.export, "save", fail)
+        monkeypatch.setattr(_artifact, "write_archive", fail)
     with pytest.raises(KeyboardInterrupt if failing == "interrupt" else ArtifactError):
         program.save(path)
     assert path.read_bytes() == b"the old bytes"
@@ -735,12 +863,13 @@ def test_a_failing_save_leaves_the_old_file(
 
 KILLED = """
 import os, signal, sys, torch, hopyard
+from hopyard.program import _artifact
 
-def save(exported, target, **options):
+def write_archive(target, exported, beside):
     open(target, "wb").write(b"half")
     os.kill(os.getpid(), signal.SIGTERM)
 
-torch.export.save = save
+_artifact.write_archive = write_archive
 program = hopyard.Session(discover=False).capture(torch.relu, (torch.ones(2),))
 program.save(sys.argv[1])
 """

@@ -6,8 +6,11 @@ After an upgrade of torch this file says what has moved. A new name needs a chec
 from __future__ import annotations
 
 import importlib
+import io
+import json
 import pkgutil
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -22,6 +25,8 @@ from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
 
 from hopyard import _torch as door
 from hopyard._torch import (
+    archives,
+    backends,
     compiler,
     dispatch,
     exporting,
@@ -37,6 +42,7 @@ from hopyard._torch import (
     pytree,
     symbolic,
 )
+from hopyard.program._schema import plain
 
 aten = torch.ops.aten
 
@@ -480,9 +486,70 @@ def _attention() -> None:
     assert 2 * flops.attention_backward_flops(sizes[0], *sizes) == 5 * forward
 
 
-@check("exporting.DTYPES_IN_FILES")
+@check("backends.LIBRARIES")
+def _libraries() -> None:
+    for is_on, switch in backends.LIBRARIES:
+        before = is_on()
+        switch(not before)
+        assert is_on() is not before
+        switch(before)
+    flags = [torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled]
+    assert [is_on() for is_on, _ in backends.LIBRARIES[::2]] == flags
+
+
+@check("archives.DTYPES_IN_FILES")
 def _dtypes() -> None:
-    assert exporting.DTYPES_IN_FILES[7] is torch.float32
+    assert archives.DTYPES_IN_FILES[7] is torch.float32
+
+
+@check(*(f"archives.{name}" for name in archives.__all__ if name != "DTYPES_IN_FILES"))
+def _archives() -> None:
+    """An archive written piece by piece says what torch's own says, and torch reads it."""
+    exported = torch.export.export(nn.Linear(2, 3), (torch.ones(1, 2),), strict=False)
+    theirs, ours = io.BytesIO(), io.BytesIO()
+    torch.export.save(exported, theirs)
+    writer = archives.GraphWriter(exported.graph_signature, exported.module_call_graph)
+    major, minor = archives.SCHEMA_VERSION
+    written = archives.WrittenProgram(
+        graph_module=writer.serialize(exported.graph_module),
+        opset_version={"aten": archives.operator_version()},
+        range_constraints=archives.write_ranges(exported.range_constraints),
+        schema_version=archives.SchemaVersion(major=major, minor=minor),
+        verifiers=[verifier.dialect for verifier in exported.verifiers],
+        torch_version=str(torch.__version__),
+        guards_code=exported._guards_code,
+    )
+    with archives.ArchiveWriter(ours) as archive:
+        entries = {}
+        for index, (name, value) in enumerate(exported.state_dict.items()):
+            storage = value.untyped_storage()
+            member = f"data/weights/weight_{index}"
+            archive.archive_file.write_record(member, storage, storage.nbytes())
+            entries[name] = archives.TensorEntry(
+                f"weight_{index}", True, False, archives.write_meta(value)
+            )
+        parts = {
+            "data/weights/model_weights_config.json": archives.TensorEntries(entries),
+            "data/constants/model_constants_config.json": archives.TensorEntries({}),
+            "models/model.json": written,
+        }
+        for name, part in parts.items():
+            archive.write_string(name, json.dumps(plain(part)))
+        archive.write_bytes("data/sample_inputs/model.pt", b"")
+    said = []
+    for buffer in (theirs, ours):
+        with zipfile.ZipFile(buffer) as file:
+            root = file.namelist()[0].partition("/")[0]
+            said.append({name: json.loads(file.read(f"{root}/{name}")) for name in parts})
+            assert file.read(f"{root}/archive_format").decode() == archives.ARCHIVE_FORMAT
+            assert file.read(f"{root}/archive_version").decode() == archives.ARCHIVE_VERSION
+    assert said[0] == said[1]
+    given = torch.ones(1, 2)
+    ours.seek(0)
+    torch.testing.assert_close(torch.export.load(ours).module()(given), exported.module()(given))
+    result = archives.ProgramReader().deserialize(written, exported.state_dict, {})
+    assert [node.target for node in result.graph.nodes][-1] == "output"
+    assert issubclass(archives.SCHEMA_NAMES["Argument"], archives.Union)
 
 
 # graphs
@@ -866,12 +933,34 @@ def _unbacked() -> None:
     environment = symbolic.ShapeEnv()
     size = environment.create_unbacked_symint()
     assert isinstance(size.node, symbolic.SymNode)
+    # Numbers of a capture are of a subclass, which keeps the expression where its base does.
+    assert isinstance(symbolic.SymNode.expr, property)
+    assert {"_expr", "_expr_cache", "_expr_ver", "_hint"} <= vars(size.node).keys()
+    assert environment._replacements_version_counter == 0
     assert environment.pending_fresh_unbacked_symbols
     bindings = symbolic.compute_unbacked_bindings(environment, size)
     assert list(bindings or {}) == [size.node.expr]
     assert not environment.pending_fresh_unbacked_symbols
     with pytest.raises(symbolic.GuardOnDataDependentSymNode):
         bool(size == 4)
+
+
+@check("symbolic.wrap_number")
+def _() -> None:
+    number = symbolic.wrap_number(symbolic.ShapeEnv().create_unbacked_symint().node)
+    assert isinstance(number, torch.SymInt)
+    assert symbolic.wrap_number(number.node.wrap_int(3)) == 3
+
+
+@check("symbolic.is_arithmetic_logged")
+def _() -> None:
+    logger = torch.fx.experimental.sym_node.sym_node_log
+    with mock.patch.object(logger, "isEnabledFor", return_value=True):
+        assert symbolic.is_arithmetic_logged()
+    with mock.patch.object(logger, "isEnabledFor", return_value=False):
+        assert not symbolic.is_arithmetic_logged()
+        with mock.patch.object(torch._logging._internal, "GET_DTRACE_STRUCTURED", True):
+            assert symbolic.is_arithmetic_logged()
 
 
 @check("symbolic.is_accessor_node")

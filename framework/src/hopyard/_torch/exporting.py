@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from torch._export.serde.serialize import _SERIALIZE_TO_TORCH_DTYPE as DTYPES_IN_FILES
 from torch.export.dynamic_shapes import _DerivedDim as DerivedDim
 from torch.fx.experimental.symbolic_shapes import DimDynamic as DimDynamic
 from torch.fx.experimental.symbolic_shapes import (
@@ -26,7 +25,6 @@ EXPRESSION_FUNCTIONS = {
 """What torch writes in expressions besides what sympy has, by name."""
 
 __all__ = [
-    "DTYPES_IN_FILES",
     "EXPRESSION_FUNCTIONS",
     "DerivedDim",
     "DimDynamic",

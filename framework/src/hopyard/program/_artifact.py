@@ -11,12 +11,11 @@ import operator
 import os
 import sys
 import tempfile
-import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.export.graph_signature import SymBoolArgument
@@ -26,10 +25,11 @@ from .._torch.dispatch import HigherOrderOperator, higher_order_operators
 from .._torch.pytree import registered_containers
 from ..errors import ArtifactError, HopyardError, UnknownNameError
 from ._abandoned import PREFIX, in_use, remove_abandoned
+from ._archive import parsed_descriptions, read_archive, write_archive
 from ._calling_file import read_calling, write_calling
 from ._export import from_exported_program, to_exported_program
 from ._manifest import Manifest
-from ._vetting import Untrusted, check_members, container_types, read_members, repack
+from ._vetting import GRAPH, Untrusted, check_descriptions, container_types, read_members
 
 if TYPE_CHECKING:
     from ._program import Program
@@ -42,9 +42,6 @@ CALLING = "hopyard-calling.json"
 
 _MANIFEST_MEMBER = f"extra/{MANIFEST}"
 _CALLING_MEMBER = f"extra/{CALLING}"
-
-_READING = threading.Lock()
-"""torch's reader keeps its state in a global and fails if two threads use it."""
 
 
 def save_program(program: Program, path: str | PathLike[str]) -> None:
@@ -59,9 +56,6 @@ def save_program(program: Program, path: str | PathLike[str]) -> None:
     _refuse_region_results(program)
     writable, calling = write_calling(program)
     exported = to_exported_program(writable)
-    # They are source that torch would compile; what they check is beside the calling convention.
-    exported._guards_code = []
-    exported._example_inputs = None  # torch would pickle them
     manifest = Manifest(
         program.manifest.hopyard,
         program.manifest.torch,
@@ -71,9 +65,7 @@ def save_program(program: Program, path: str | PathLike[str]) -> None:
     try:
         with _replacing(destination) as temporary:
             beside = {MANIFEST: manifest.to_json(), CALLING: calling}
-            torch.export.save(exported, temporary, extra_files=beside)
-            with zipfile.ZipFile(temporary) as archive:
-                check_members(read_members(archive, tensors=False))
+            write_archive(temporary, exported, beside)
     except HopyardError:
         raise
     except Exception as error:
@@ -113,14 +105,14 @@ def load_program(
         with zipfile.ZipFile(source) as archive:
             _refuse_others(archive, source)
             members = read_members(archive, native=trust)
-        manifest = _manifest(members, source)
-        _check_byte_order(members, source)
-        _check_plugins(manifest, hops, status_of)
-        check_members(members)
-        _check_containers(members, source)
-        with _READING:
-            exported = torch.export.load(repack(members))
-        program = from_exported_program(exported, manifest)
+            manifest = _manifest(members, source)
+            _check_byte_order(members, source)
+            _check_plugins(manifest, hops, status_of)
+            descriptions = parsed_descriptions(members)
+            check_descriptions(descriptions)
+            _check_containers(descriptions[GRAPH], source)
+            exported = read_archive(descriptions, archive)
+        program = from_exported_program(exported, manifest, copy=False)
         _drop_unused_items(program.graph_module)
         return read_calling(program, members[_CALLING_MEMBER].decode())
     except Untrusted as error:
@@ -184,9 +176,9 @@ def _check_plugins(
         )
 
 
-def _check_containers(members: Mapping[str, bytes], source: Path) -> None:
+def _check_containers(graph: Any, source: Path) -> None:
     """Refuse inputs and results whose containers torch does not know in this process."""
-    for name in container_types(members):
+    for name in container_types(graph):
         if name not in registered_containers:
             raise ArtifactError(
                 f"{source} takes or returns a {name}, which is not registered with torch here",

@@ -17,7 +17,8 @@ from .._torch.pytree import tree_unflatten
 from ..errors import ProgramError
 from ._calling import CallingConvention, InputLeaf, TensorType
 from ._manifest import Manifest
-from ._ranges import free_symbols, from_ranges
+from ._ranges import from_ranges
+from ._sizes import free_symbols
 
 if TYPE_CHECKING:
     from ._program import Program
@@ -85,15 +86,24 @@ def _example_inputs(program: Program) -> tuple[tuple[Any, ...], dict[str, Any]] 
     return args, kwargs
 
 
-def from_exported_program(exported: ExportedProgram, manifest: Manifest) -> Program:
-    """Return an exported program as a program with a graph of its own and shared tensors.
+def from_exported_program(
+    exported: ExportedProgram, manifest: Manifest, *, copy: bool = True
+) -> Program:
+    """Return an exported program as a program that shares its tensors.
+
+    Args:
+        exported: The exported program.
+        manifest: Versions of what makes the program.
+        copy: Whether to leave its graph alone, since somebody else has it.
 
     Raises:
         ProgramError: It has dynamic shapes, tokens or custom objects.
     """
     from ._program import Program
 
-    graph_module: GraphModule = copy_graph_module(exported.graph_module)
+    graph_module: GraphModule = exported.graph_module
+    if copy:
+        graph_module = copy_graph_module(graph_module)
     signature = exported.graph_signature
     known = (
         InputKind.PARAMETER,

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Interpreter, Node
 
-from .._torch.dispatch import OpOverload
 from .._torch.exporting import rebind_unbacked
 from ..tracing import Placeholder, Tracer, TracingOptions, UserTraces
+from ._hidden_writes import declare_writes
+from ._plain_writes import is_write, remove_plain_writes
 
 
 def written_nodes(graph_module: GraphModule) -> Iterator[tuple[str, Node]]:
@@ -19,17 +20,27 @@ def written_nodes(graph_module: GraphModule) -> Iterator[tuple[str, Node]]:
         if not isinstance(module, GraphModule):
             continue
         for node in module.graph.nodes:
-            if isinstance(node.target, OpOverload) and node.target._schema.is_mutable:
+            if is_write(node):
                 yield name, node
 
 
 def functionalize(graph_module: GraphModule, options: TracingOptions) -> GraphModule:
     """Return an equivalent graph in which only inputs are written, at the end and by `copy_`.
 
-    A graph without in-place operations, as most are, is returned as it is. User code is not run
-    again: the graph is replayed, with gradients off, since it is below autograd already.
+    Most graphs have no in-place operations, or only such that can be taken out of the graph as it
+    is. What is left is replayed, with gradients off, since it is below autograd already: user code
+    is not run again.
     """
-    if next(written_nodes(graph_module), None) is None:
+    declare_writes(graph_module)
+    regions = {region for region, _ in written_nodes(graph_module)}
+    if not regions:
+        return graph_module
+    # Autograd detaches what it would save: views that nobody looks at.
+    graph_module.graph.eliminate_dead_code()
+    assert options.fake_mode is not None
+    if regions == {""} and remove_plain_writes(
+        graph_module, options.fake_mode, options.decompositions
+    ):
         return graph_module
     nodes = graph_module.graph.find_nodes(op="placeholder")
     placeholders = [Placeholder(str(node.target), node.args) for node in nodes]

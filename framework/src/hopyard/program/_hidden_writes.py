@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch.fx import GraphModule, Node
 
-from ..tracing import DecompositionTable
+from .._torch.dispatch import OpOverload
+from ._arguments import arguments_of
 
 aten = torch.ops.aten
 
-
-def _batch_norm(
-    value: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    training: bool,
-    momentum: float,
-    eps: float,
-) -> Any:
-    """Update running statistics by the operator whose schema says that it does."""
-    if not training or running_mean is None:
-        return NotImplemented
-    return aten._native_batch_norm_legit.default(
-        value, weight, bias, running_mean, running_var, training, momentum, eps
-    )
+_DECLARED: dict[OpOverload, OpOverload] = {
+    aten.native_batch_norm.default: aten._native_batch_norm_legit.default
+}
+"""Operators that do the same with the same arguments, and declare what they write."""
 
 
-DECLARED: DecompositionTable = {aten.native_batch_norm.default: _batch_norm}
-"""Decompositions into operators that do the same and declare what they write.
+def declare_writes(graph_module: GraphModule) -> None:
+    """Let nodes that update running statistics call the operators whose schema says that they do.
 
-Without them the write would happen inside a graph that is said to be pure, and be missing from the
-signature.
-"""
+    Otherwise the write would happen inside a graph that is said to be pure, and be missing from the
+    signature.
+    """
+    for node in _hidden(graph_module):
+        arguments = arguments_of(node)
+        statistics = arguments["running_mean"], arguments["running_var"]
+        if arguments["training"] and None not in statistics:
+            node.target = _DECLARED[node.target]  # type: ignore[index]
+
+
+def _hidden(graph_module: GraphModule) -> Iterator[Node]:
+    for module in graph_module.modules():
+        if isinstance(module, GraphModule):
+            for target in _DECLARED:
+                yield from module.graph.find_nodes(op="call_function", target=target)

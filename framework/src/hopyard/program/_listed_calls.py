@@ -10,8 +10,8 @@ from typing import Any
 import sympy  # type: ignore[import-untyped]
 import torch
 
+from .._torch.archives import DTYPES_IN_FILES
 from .._torch.dispatch import HigherOrderOperator, OpOverload, higher_order_operators
-from .._torch.exporting import DTYPES_IN_FILES
 from ..analysis import Amount, Call, Region, TensorSpec
 from ._expressions import is_arithmetic
 

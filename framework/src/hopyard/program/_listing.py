@@ -16,13 +16,18 @@ from ..errors import ArtifactError
 from ._artifact import MANIFEST
 from ._listed_calls import listed_amount, listed_calls, listed_tensor
 from ._manifest import Manifest
-from ._vetting import GRAPH, Untrusted, check_members
+from ._vetting import (
+    CONSTANTS,
+    DESCRIPTIONS,
+    EXTRA,
+    GRAPH,
+    SAMPLE_INPUTS,
+    WEIGHTS,
+    Untrusted,
+    check_descriptions,
+)
 
-_CONFIGS = {
-    "parameters": "data/weights/model_weights_config.json",
-    "constants": "data/constants/model_constants_config.json",
-}
-_SAMPLES = "data/sample_inputs/model.pt"
+_CONFIGS = {"parameters": WEIGHTS, "constants": CONSTANTS}
 _LARGEST = 2**28
 """Bytes of the largest description that is read; that of a graph of a million nodes is smaller."""
 
@@ -113,16 +118,16 @@ def _listing(source: Path, archive: zipfile.ZipFile) -> FileListing:
     if GRAPH not in members:
         compiled = any(name.startswith("data/aotinductor/") for name in members)
         what = "only compiled code" if compiled else "no program of torch.export"
-        hint = "torch._inductor.aoti_load_package loads it, and runs it" if compiled else ""
+        hint = "AOTInductor's loader of packages loads it, and runs it" if compiled else ""
         raise ArtifactError(f"{source} holds {what}", hint=hint, stage="show")
     texts = {}
-    for name in (GRAPH, *_CONFIGS.values(), f"extra/{MANIFEST}"):
+    for name in (GRAPH, *_CONFIGS.values(), EXTRA + MANIFEST):
         if name in members:
             texts[name] = _text(archive, members[name], source)
     model = json.loads(texts[GRAPH])
     graph, signature = model["graph_module"]["graph"], model["graph_module"]["signature"]
     calls = listed_calls(graph)
-    written = texts.get(f"extra/{MANIFEST}")
+    written = texts.get(EXTRA + MANIFEST)
     return FileListing(
         path=source,
         size=source.stat().st_size,
@@ -210,12 +215,12 @@ def _refusals(
     members: Mapping[str, zipfile.ZipInfo], texts: Mapping[str, bytes], is_ours: bool
 ) -> list[str]:
     found = [] if is_ours else ["it was not saved by hopyard"]
-    if _SAMPLES in members and members[_SAMPLES].file_size:
-        found.append(f"{_SAMPLES} is a pickle")
+    if SAMPLE_INPUTS in members and members[SAMPLE_INPUTS].file_size:
+        found.append(f"{SAMPLE_INPUTS} is a pickle")
     native = ("data/aotinductor/", "data/executorch/")
     found += [f"{name} is native code" for name in members if name.startswith(native)]
     try:
-        check_members(texts)
+        check_descriptions({name: json.loads(texts[name]) for name in DESCRIPTIONS})
     except Untrusted as error:
         found.append(str(error))
     return found

@@ -3,14 +3,13 @@
 torch's reader unpickles sample inputs, tensor subclasses and custom objects; it evaluates symbolic
 expressions, imports modules that calling conventions name, and compiles names of nodes as source.
 Our programs need none of this but expressions, which must be arithmetic. So everything is read and
-checked here, and torch is given a new archive of what was checked: it never sees the file, whose
+checked here, and torch is given the values that were checked: it never sees the file, whose
 directory it might read differently.
 """
 
 from __future__ import annotations
 
 import builtins
-import io
 import json
 import os
 import re
@@ -22,14 +21,17 @@ from typing import Any
 from ._expressions import is_arithmetic
 
 GRAPH = "models/model.json"
-_EXTRA = "extra/"
-_SAMPLE_INPUTS = "data/sample_inputs/model.pt"
-_WEIGHTS = "data/weights/model_weights_config.json"
-_CONSTANTS = "data/constants/model_constants_config.json"
+WEIGHTS = "data/weights/model_weights_config.json"
+CONSTANTS = "data/constants/model_constants_config.json"
+SAMPLE_INPUTS = "data/sample_inputs/model.pt"
+EXTRA = "extra/"
+DESCRIPTIONS = (GRAPH, WEIGHTS, CONSTANTS)
+"""The members that are JSON of torch's schema."""
+
 _NATIVE = ("data/aotinductor/", "data/executorch/")
 _MEMBER = re.compile(
     r"archive_format|archive_version|byteorder|\.data/(version|serialization_id)"
-    rf"|{re.escape(GRAPH)}|{re.escape(_SAMPLE_INPUTS)}|{re.escape(_WEIGHTS)}|{re.escape(_CONSTANTS)}"
+    rf"|{re.escape(GRAPH)}|{re.escape(SAMPLE_INPUTS)}|{re.escape(WEIGHTS)}|{re.escape(CONSTANTS)}"
     r"|data/weights/weight_[0-9]+|data/constants/tensor_[0-9]+|extra/.+"
 )
 _TENSOR = re.compile(r"(weight|tensor)_[0-9]+")
@@ -48,14 +50,11 @@ class Untrusted(Exception):
     """An archive holds something that torch could execute, or might."""
 
 
-def read_members(
-    archive: zipfile.ZipFile, *, tensors: bool = True, native: bool = False
-) -> dict[str, bytes]:
-    """Return what an archive contains, by name without the top folder.
+def read_members(archive: zipfile.ZipFile, *, native: bool = False) -> dict[str, bytes]:
+    """Return what an archive contains besides tensors, by name without the top folder.
 
     Args:
         archive: The archive.
-        tensors: Whether to read tensors, too.
         native: Whether to leave out native code instead of refusing it.
 
     Raises:
@@ -66,66 +65,61 @@ def read_members(
     if sum(entry.file_size for entry in entries) > available:
         raise Untrusted("its members say that they are larger than the file")
     members: dict[str, bytes] = {}
-    root = archive.namelist()[0].partition("/")[0]
+    seen: set[str] = set()
+    root = root_of(archive)
     for entry in entries:
         folder, _, name = entry.filename.partition("/")
         if name.startswith(_NATIVE):
             if native:
                 continue
             raise Untrusted(f"{name} is native code, which is accepted with trust=True only")
-        if folder != root or not _MEMBER.fullmatch(name) or name in members:
+        if folder != root or not _MEMBER.fullmatch(name) or name in seen:
             raise Untrusted(f"{entry.filename} is no member that hopyard writes")
         if stat.S_ISLNK(entry.external_attr >> 16):
             raise Untrusted(f"{entry.filename} is a link")
         if entry.compress_type != zipfile.ZIP_STORED:
             raise Untrusted(f"{entry.filename} is compressed, which hopyard never does")
-        is_tensor = _TENSOR.fullmatch(name.rpartition("/")[2])
-        members[name] = archive.read(entry) if tensors or not is_tensor else b""
+        seen.add(name)
+        if not _TENSOR.fullmatch(name.rpartition("/")[2]):
+            members[name] = archive.read(entry)
+    if members.get(SAMPLE_INPUTS):
+        raise Untrusted(f"{SAMPLE_INPUTS} is a pickle")
     return members
 
 
-def check_members(members: Mapping[str, bytes]) -> None:
+def root_of(archive: zipfile.ZipFile) -> str:
+    """Return the folder that all members are in."""
+    return archive.namelist()[0].partition("/")[0]
+
+
+def check_descriptions(descriptions: Mapping[str, Any]) -> None:
     """Refuse an archive that torch could not read without executing something in it.
+
+    Args:
+        descriptions: What the JSON of :data:`DESCRIPTIONS` stands for.
 
     Raises:
         Untrusted: It holds a pickle, an expression, an import, or a name or operator that is none.
     """
-    if members.get(_SAMPLE_INPUTS):
-        raise Untrusted(f"{_SAMPLE_INPUTS} is a pickle")
-    for config in (_WEIGHTS, _CONSTANTS):
-        for name, entry in json.loads(members[config])["config"].items():
+    for member in (WEIGHTS, CONSTANTS):
+        for name, entry in descriptions[member]["config"].items():
             if entry.get("use_pickle") is not False or not _TENSOR.fullmatch(entry["path_name"]):
-                raise Untrusted(f"{name} in {config} is a pickle")
-        _check_json(members[config], config)
-    _check_json(members[GRAPH], GRAPH)
+                raise Untrusted(f"{name} in {member} is a pickle")
+    for member in DESCRIPTIONS:
+        try:
+            _check_items(descriptions[member])
+        except Untrusted as error:
+            raise Untrusted(f"{member}: {error}") from error
 
 
-def container_types(members: Mapping[str, bytes]) -> set[str]:
-    """Return the containers that the calling conventions of a checked archive are made of."""
+def container_types(graph: Any) -> set[str]:
+    """Return the containers that the calling conventions of a checked description are made of."""
     names: set[str] = set()
-    for key, value in _items(json.loads(members[GRAPH])):
+    for key, value in _items(graph):
         if key in ("in_spec", "out_spec") and isinstance(value, str):
             found = _items(json.loads(value))
             names.update(str(name) for key, name in found if key == "type" and name is not None)
     return names
-
-
-def repack(members: Mapping[str, bytes]) -> io.BytesIO:
-    """Return an archive of checked members for torch to read."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in members.items():
-            if not name.startswith(_EXTRA):
-                archive.writestr(f"program/{name}", content)
-    buffer.seek(0)
-    return buffer
-
-
-def _check_json(content: bytes, member: str) -> None:
-    try:
-        _check_items(json.loads(content))
-    except Untrusted as error:
-        raise Untrusted(f"{member}: {error}") from error
 
 
 def _check_items(content: Any) -> None:
@@ -175,5 +169,5 @@ def _items(value: Any) -> Iterator[tuple[str, Any]]:
         if isinstance(current, dict):
             yield from current.items()
             pending.extend(current.values())
-        elif isinstance(current, list):
+        elif isinstance(current, list | tuple):
             pending.extend(current)
