@@ -159,6 +159,15 @@ def _below_autograd() -> None:
     assert (x * 2).requires_grad
 
 
+@check("dispatch.HopSchemaGenerator")
+def _hop_schema() -> None:
+    generator = dispatch.HopSchemaGenerator(torch.ops.higher_order.cond)
+    generator.add_arg("operand", torch.ones(1), is_mutated=True)
+    generator.add_output(torch.ones(1))
+    (argument,) = generator.gen_schema().arguments
+    assert argument.is_write
+
+
 @check("dispatch.is_dispatch_key_excluded")
 def _excluded_keys() -> None:
     key = dispatch.DispatchKey.AutogradFunctionality

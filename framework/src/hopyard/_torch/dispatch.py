@@ -25,6 +25,7 @@ from torch._C._functorch import TransformType as TransformType
 from torch._C._functorch import get_unwrapped as untransformed
 from torch._C._functorch import is_functorch_wrapped_tensor as is_transformed
 from torch._C._functorch import peek_interpreter_stack as current_transform
+from torch._higher_order_ops.schema import HopSchemaGenerator as HopSchemaGenerator
 from torch._library.utils import get_layout_constraint_tag as layout_constraint
 from torch._ops import HigherOrderOperator as HigherOrderOperator
 from torch._ops import OpOverload as OpOverload
@@ -70,6 +71,7 @@ __all__ = [
     "PROXY_SLOT",
     "DispatchKey",
     "HigherOrderOperator",
+    "HopSchemaGenerator",
     "OpOverload",
     "OpOverloadPacket",
     "TorchDispatchMode",

@@ -28,6 +28,8 @@ from ..errors import UnsupportedError, UsageError
 from ..tracing import current_location
 from . import _function_modes as function_modes
 from ._captures import name_of
+from ._provider import provider_of
+from ._schema import schema_of
 
 _AUTOGRAD = DispatchKey.AutogradCPU
 _PLAIN_TENSORS = (Tensor, Parameter)
@@ -107,7 +109,7 @@ class Operator(HigherOrderOperator):
             return not self._is_for_strangers(args, kwargs)
         return current_proxy_mode() is not None and not self._is_for_strangers(args, kwargs)
 
-    def check_captures(self, body: Callable[..., Any], captured: Sequence[Tensor]) -> None:
+    def check_captures(self, body: Callable[..., Any], captured: Sequence[Any]) -> None:
         """Refuse what a body captures if it cannot become an operand.
 
         Raises:
@@ -116,12 +118,10 @@ class Operator(HigherOrderOperator):
         if not captured or self.takes_captured:
             return
         name = name_of(captured[0], body)
-        raise UnsupportedError(
-            f"the body of {self.name()} captures {repr(name) if name else 'a tensor'}, which would "
-            "become a further operand, and the operator takes operands of a fixed number",
-            hint="pass it as an operand, or define the operator as (body, *operands, **config)",
-            stage=self.name(),
-            location=current_location(),
+        raise self.refusal(
+            f"captures {repr(name) if name else 'a value'}, which would become a further operand, "
+            "and the operator takes operands of a fixed number",
+            "pass it as an operand, or define the operator as (body, *operands, **config)",
         )
 
     def _is_for_strangers(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
@@ -132,6 +132,20 @@ class Operator(HigherOrderOperator):
             return type(mode) not in self.python_key_table
         subclasses = {type(tensor) for tensor in self._get_overloaded_args(args, dict(kwargs))}
         return not subclasses <= {*self.python_key_table, FakeTensor}
+
+    def gen_schema(self, *args: Any, **kwargs: Any) -> Any:
+        """Return torch's schema of a call whose body is a graph; called by torch's passes."""
+        return schema_of(self, args, kwargs)
+
+    def refusal(self, what: str, hint: str) -> UnsupportedError:
+        """Return the error for a call that does something which it must not."""
+        return UnsupportedError(
+            f"a call of {self.name()} {what}",
+            hint=hint,
+            plugin=provider_of(self.definition),
+            stage=self.name(),
+            location=current_location(),
+        )
 
     def __reduce__(self) -> tuple[Callable[[str], Operator], tuple[str]]:
         return _by_name, (self.name(),)

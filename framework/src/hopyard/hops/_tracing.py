@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from .._torch.fake import FakeTensor
 from .._torch.proxies import get_proxy_slot, trace_subgraph_with_torch, track_tensor_tree
-from .._torch.pytree import tree_leaves, tree_map
-from ..errors import UnsupportedError
-from ..tracing import Tracer, current_location, lift_captured
+from .._torch.pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
+from ..tracing import Region, Tracer, lift_captured, nest_inputs
 from . import _function_modes as function_modes
 from ._autograd import refuse_lost_gradients
-from ._captures import not_looking
+from ._captures import name_of, not_looking
+from ._effects import effects_of
 
 if TYPE_CHECKING:
     from ._operator import Operator
@@ -38,9 +37,10 @@ def trace_region(
     """
     body, *operands = args
     before = [_state(value) for value in operands]
-    run = _FirstRun(body)
+    run = _FirstRun(body, len(operands))
     region = tracer.trace_region(run, operands, f"{operator.name()}_body")
     _refuse_changes(operator, before, [_state(value) for value in operands])
+    _refuse_writes(operator, body, region, operands)
     operator.check_captures(body, region.captured)
     if not (tracer.is_nested or tracer.options.pre_dispatch):
         refuse_lost_gradients(operator, body, region.captured)
@@ -71,14 +71,25 @@ def trace_region_with_torch(
     tracer = mode.tracer
     outer = _enclosing.get()
     enclosing = (*outer, tracer)
+    # A graph captures nothing, and torch carries over what its nodes tell of themselves.
     graph_of = body if isinstance(body, GraphModule) else None
-    run = _FirstRun(body)
+    numbers = _numbers_around(tracer) if graph_of is None else []
+    leaves, spec = tree_flatten(operands)
+    is_flat = len(leaves) == len(operands)
+    run = _FirstRun(body, len(operands))
     before = [_state(value) for value in operands]
     token = _enclosing.set(enclosing)
     try:
-        traced = trace_subgraph_with_torch(graph_of or run)(*operands)
+        if graph_of is not None and is_flat:
+            traced = trace_subgraph_with_torch(graph_of)(*operands)
+        else:
+            # For containers torch's tracer makes a graph with a calling convention of its own.
+            traced = trace_subgraph_with_torch(run.flat(spec))(*leaves, *numbers)
+            numbers = _drop_unused(traced, numbers)
     finally:
         _enclosing.reset(token)
+    if not is_flat:
+        nest_inputs(traced, operands)
     _refuse_changes(operator, before, [_state(value) for value in operands])
 
     def is_captured(tensor: Tensor) -> bool:
@@ -87,6 +98,8 @@ def trace_region_with_torch(
         return any(get_proxy_slot(tensor, known, None) is not None for known in enclosing)
 
     region = lift_captured(traced, is_captured)
+    region = region._replace(captured=(*numbers, *region.captured))
+    _refuse_writes(operator, body, region, operands)
     operator.check_captures(body, region.captured)
     # Before dispatch, as torch.export traces, gradients are still to come: none can be lost.
     if not (outer or mode.pre_dispatch):
@@ -114,18 +127,34 @@ def trace_operator_with_torch(mode: Any, operator: Operator, *args: Any, **kwarg
 
 
 class _FirstRun:
-    """A body that remembers what it returned, so that its caller need not run it once more."""
+    """A body that remembers what it returned, so that its caller need not run it once more.
 
-    def __init__(self, body: Callable[..., Any]) -> None:
+    Args:
+        body: The body.
+        count: How many operands it takes. Further ones are what it may use without being given it.
+    """
+
+    def __init__(self, body: Callable[..., Any], count: int) -> None:
         self._body = body
+        self._count = count
         self._outputs: list[Any] = []
         self.__name__ = getattr(body, "__name__", type(body).__name__)
 
     def __call__(self, *operands: Any) -> Any:
         with function_modes.shown():
-            output = self._body(*operands)
+            output = self._body(*operands[: self._count])
         self._outputs.append(output)
         return output
+
+    def flat(self, spec: TreeSpec) -> Callable[..., Any]:
+        """Return the body as a function of the leaves of its operands."""
+        count = spec.num_leaves
+
+        def body(*leaves: Any) -> Any:
+            return self(*tree_unflatten(list(leaves[:count]), spec))
+
+        body.__name__ = self.__name__
+        return body
 
     def replay(self, graph_module: GraphModule, operands: Sequence[Any]) -> Callable[..., Any]:
         """Return a body that gives the result of the run if it is called with the same operands."""
@@ -140,6 +169,27 @@ class _FirstRun:
             return graph_module(*given)
 
         return body
+
+
+def _numbers_around(tracer: Any) -> list[Any]:
+    """Return the symbolic numbers that torch's tracer knows, one for each symbol."""
+    known = tracer.sympy_expr_tracker
+    return [entry.value for symbol, entry in known.items() if symbol.is_Symbol]
+
+
+def _drop_unused(graph_module: GraphModule, numbers: list[Any]) -> list[Any]:
+    """Remove the last inputs of a body if it does not use them; return what the others are."""
+    if not numbers:
+        return numbers
+    inputs = graph_module.graph.find_nodes(op="placeholder")[-len(numbers) :]
+    used = []
+    for node, number in zip(inputs, numbers, strict=True):
+        if node.users:
+            used.append(number)
+        else:
+            graph_module.graph.erase_node(node)
+    graph_module.recompile()
+    return used
 
 
 def _makes_symbols(graph_module: GraphModule) -> bool:
@@ -157,22 +207,33 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def _state(value: Any) -> tuple[Any, ...]:
-    """Return what tracing a body must leave alone.
-
-    The values in a fake tensor are none of it.
-    """
+    """Return what a body must leave alone, and no operator would tell that it has not."""
     if not isinstance(value, Tensor) or value.layout is not torch.strided:
         return ()
-    version = 0 if isinstance(value, FakeTensor) or value.is_inference() else value._version
-    return value.shape, value.stride(), value.storage_offset(), version
+    return value.shape, value.stride(), value.storage_offset()
+
+
+def _refuse_writes(
+    operator: Operator, body: Callable[..., Any], region: Region, operands: Sequence[Any]
+) -> None:
+    """Refuse a body that changes what it is given, unless the definition says that bodies do."""
+    if operator.definition.writes:
+        return
+    effects = effects_of(region.graph_module)
+    if effects.writes_constants:
+        raise operator.refusal("changes a constant in place", "pass the tensor as an operand")
+    names = [f"operand {index}" for index in range(len(tree_leaves(operands)))]
+    names += [repr(name_of(value, body) or "a captured tensor") for value in region.captured]
+    for index in sorted(effects.written):
+        raise operator.refusal(
+            f"changes {names[index]} in place", "return the new value instead, or clone it first"
+        )
 
 
 def _refuse_changes(operator: Operator, before: Sequence[Any], after: Sequence[Any]) -> None:
     for index, (old, new) in enumerate(zip(before, after, strict=True)):
         if old != new:
-            raise UnsupportedError(
-                f"the body of {operator.name()} changes operand {index} in place",
-                hint="return the new value instead, or clone the operand first",
-                stage=operator.name(),
-                location=current_location(),
+            raise operator.refusal(
+                f"changes operand {index} in place",
+                "return the new value instead, or clone it first",
             )

@@ -100,6 +100,9 @@ class SymbolTracker:
 
     Attributes:
         used: Whether the trace has met a symbolic number at all.
+        ask: Returns the number that a symbol stands for around the graph, or None; a symbol that
+            nothing in the graph gives becomes an input then. None if there is nobody to ask.
+        captured: The numbers that have become inputs so.
     """
 
     def __init__(
@@ -117,6 +120,8 @@ class SymbolTracker:
         self._symbols: dict[sympy.Expr, tuple[Deferred, Symbolic]] = {}
         self.used = False
         self.arithmetic = arithmetic
+        self.ask: Callable[[sympy.Symbol], Symbolic | None] | None = None
+        self.captured: list[Symbolic] = []
 
     def track(self, value: Symbolic, deferred: Deferred) -> None:
         """Let `deferred` stand for `value`, unless something does already."""
@@ -218,7 +223,15 @@ class SymbolTracker:
         if symbol is not None:
             return symbol[0]
         self._rebuild(value.node.expr, value)
-        return self._nodes.get(value.node)
+        found = self._nodes.get(value.node)
+        if found is None and value.node.expr in self._symbols:
+            return self._symbols[value.node.expr][0]
+        return found
+
+    def number(self, symbol: sympy.Symbol) -> Symbolic | None:
+        """Return the number that a symbol stands for, taken from around the graph if need be."""
+        number: Symbolic | None = self._rebuild(symbol)
+        return number
 
     def _find(self, value: Symbolic) -> Deferred:
         found = self.find(value)
@@ -247,6 +260,8 @@ class SymbolTracker:
             return int(expression)
         if expression.is_Float:
             return float(expression)
+        if expression.is_Symbol:
+            return self._capture(expression)
         args = [self._rebuild(argument) for argument in expression.args]
         function = _functions().get(expression.func)
         if function is None or any(argument is None for argument in args):
@@ -255,6 +270,16 @@ class SymbolTracker:
             return function(*args)
         self.record(function, args, result, lazily=False)
         return result
+
+    def _capture(self, symbol: sympy.Symbol) -> Symbolic | None:
+        number = None if self.ask is None else self.ask(symbol)
+        if number is None:
+            return None
+        node = append_placeholder(self._graph, f"captured_number{len(self.captured)}")
+        node.meta["val"] = number
+        self.captured.append(number)
+        self.track(number, Deferred.made(self._mark(node)))
+        return number
 
     def _operands(self, args: Any) -> Iterator[Deferred]:
         for argument in args:
@@ -281,6 +306,14 @@ class SymbolTracker:
         node = self._mark(self._writer.call(function, args, None, name))
         node.meta["val"] = value
         return node
+
+
+def append_placeholder(graph: Graph, name: str) -> Node:
+    """Add an input to a graph after those that it has."""
+    placeholders = graph.find_nodes(op="placeholder")
+    where = graph.inserting_after(placeholders[-1]) if placeholders else graph.inserting_before()
+    with where:
+        return graph.placeholder(name)
 
 
 _NUMBERS: Mapping[type, Callable[[Any], Any]] = {SymInt: int, SymFloat: float, SymBool: bool}
