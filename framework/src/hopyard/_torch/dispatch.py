@@ -32,6 +32,7 @@ from torch._ops import OpOverload as OpOverload
 from torch._ops import OpOverloadPacket as OpOverloadPacket
 from torch._ops import _get_dispatch_mode_pre_dispatch as _mode_above_autograd
 from torch._ops import _higher_order_ops as higher_order_operators
+from torch._ops import key_extractor as dispatch_keys_of
 from torch.library import _impls as registered_kernels
 from torch.overrides import _get_current_function_mode_stack as function_mode_stack
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
@@ -81,6 +82,7 @@ __all__ = [
     "current_dispatch_mode",
     "current_transform",
     "disable_torch_dispatch",
+    "dispatch_keys_of",
     "dispatch_mode_count",
     "dispatch_mode_stack",
     "excluded_dispatch_keys",

@@ -52,15 +52,16 @@ def record_gradient(operator: Operator, *args: Any, **kwargs: Any) -> Any:
     if not operator.is_recorded(args, kwargs) or is_dual_level_entered():
         return operator.see_through(*args, **kwargs)
     if not torch.is_grad_enabled():
-        return _below(operator, args, kwargs)
+        with below_autograd():
+            return operator(*args, **kwargs)
     wanted = any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves(args))
     if operator.definition.kind == "operator":
         return _record_operator(operator, args, kwargs, wanted)
     # Functional tensors do not tell, below autograd, whether they require grad.
     if not wanted and infra_mode(FUNCTIONAL_SLOT) is None:
         try:
-            with _heard():
-                return _below(operator, args, kwargs)
+            with _heard(), below_autograd():
+                return operator(*args, **kwargs)
         except GradientWanted:
             pass
     body, operands = args[0], args[1:]

@@ -125,6 +125,15 @@ def effects_of_call(node: Node) -> Effects | None:
     return effects_of(getattr(owner, str(body.target)))  # type: ignore[union-attr]
 
 
+def may_write(graph_module: GraphModule) -> bool:
+    """Say whether it takes a look at the operators of a graph to know that it writes to nothing."""
+    return any(
+        isinstance(node.target, HigherOrderOperator)
+        or (isinstance(node.target, OpOverload) and node.target._schema.is_mutable)
+        for node in graph_module.graph.nodes
+    )
+
+
 class _Analysis:
     """Follows memory through a graph.
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from .._torch.proxies import get_proxy_slot, trace_subgraph_with_torch, track_tensor_tree
+from .._torch.proxies import (
+    get_proxy_slot,
+    run_with_notes,
+    trace_subgraph_with_torch,
+    track_tensor_tree,
+)
 from .._torch.pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 from ..tracing import Region, Tracer, lift_captured, nest_inputs
 from . import _function_modes as function_modes
 from ._autograd import refuse_lost_gradients
 from ._captures import name_of, not_looking
-from ._effects import effects_of
+from ._effects import effects_of, may_write
 
 if TYPE_CHECKING:
     from ._operator import Operator
@@ -64,54 +70,54 @@ def trace_operator(
     return tracer.track(operator(*args, **kwargs), node)
 
 
-def trace_region_with_torch(
-    mode: Any, operator: Operator, body: Callable[..., Any], *operands: Any, **config: Any
-) -> Any:
-    """Record a call in torch's tracer, captured tensors lifted as in ours."""
-    tracer = mode.tracer
-    outer = _enclosing.get()
-    enclosing = (*outer, tracer)
-    # A graph captures nothing, and torch carries over what its nodes tell of themselves.
-    graph_of = body if isinstance(body, GraphModule) else None
-    numbers = _numbers_around(tracer) if graph_of is None else []
-    leaves, spec = tree_flatten(operands)
-    is_flat = len(leaves) == len(operands)
-    run = _FirstRun(body, len(operands))
-    before = [_state(value) for value in operands]
-    token = _enclosing.set(enclosing)
-    try:
-        if graph_of is not None and is_flat:
-            traced = trace_subgraph_with_torch(graph_of)(*operands)
-        else:
+def rule_for_torch(operator: Operator) -> Callable[..., Any]:
+    """Return the rule that records a call in torch's tracer, captured values lifted as in ours."""
+
+    # A function made for the operator, since the tracer walks the stack for each node: a frame
+    # between this one and its caller shows in `make bench-hops`.
+    def trace_with_torch(mode: Any, body: Callable[..., Any], *operands: Any, **config: Any) -> Any:
+        tracer = mode.tracer
+        outer = _enclosing.get()
+        enclosing = (*outer, tracer)
+        numbers = _numbers_around(tracer)
+        leaves, spec = tree_flatten(operands)
+        run = _FirstRun(run_with_notes(body), len(operands))
+        before = [_state(value) for value in operands]
+        token = _enclosing.set(enclosing)
+        try:
             # For containers torch's tracer makes a graph with a calling convention of its own.
             traced = trace_subgraph_with_torch(run.flat(spec))(*leaves, *numbers)
-            numbers = _drop_unused(traced, numbers)
-    finally:
-        _enclosing.reset(token)
-    if not is_flat:
-        nest_inputs(traced, operands)
-    _refuse_changes(operator, before, [_state(value) for value in operands])
+        finally:
+            _enclosing.reset(token)
+        numbers = _drop_unused(traced, numbers)
+        if any(leaf is not operand for leaf, operand in zip_longest(leaves, operands)):
+            nest_inputs(traced, operands)
+        _refuse_changes(operator, before, [_state(value) for value in operands])
 
-    def is_captured(tensor: Tensor) -> bool:
-        if tensor.requires_grad and torch.is_grad_enabled():
-            return True
-        return any(get_proxy_slot(tensor, known, None) is not None for known in enclosing)
+        def is_captured(tensor: Tensor) -> bool:
+            if tensor.requires_grad and torch.is_grad_enabled():
+                return True
+            return any(get_proxy_slot(tensor, known, None) is not None for known in enclosing)
 
-    region = lift_captured(traced, is_captured)
-    region = region._replace(captured=(*numbers, *region.captured))
-    _refuse_writes(operator, body, region, operands)
-    operator.check_captures(body, region.captured)
-    # Before dispatch, as torch.export traces, gradients are still to come: none can be lost.
-    if not (outer or mode.pre_dispatch):
-        refuse_lost_gradients(operator, body, region.captured)
-    name = tracer.get_fresh_qualname(f"{operator.name()}_body")
-    tracer.root.register_module(name, region.graph_module)
-    call = (*operands, *region.captured)
-    proxies = tree_map(tracer.unwrap_proxy, (region.graph_module, *call))
-    proxy = tracer.create_proxy("call_function", operator, proxies, config, name=operator.name())
-    with not_looking():
-        result = operator(run.replay(region.graph_module, call), *call, **config)
-    return track_tensor_tree(result, proxy, constant=None, tracer=tracer)
+        region = lift_captured(traced, is_captured)
+        region = region._replace(captured=(*numbers, *region.captured))
+        _refuse_writes(operator, body, region, operands)
+        operator.check_captures(body, region.captured)
+        # Before dispatch, as torch.export traces, gradients are still to come: none can be lost.
+        if not (outer or mode.pre_dispatch):
+            refuse_lost_gradients(operator, body, region.captured)
+        name = tracer.get_fresh_qualname(f"{operator.name()}_body")
+        tracer.root.register_module(name, region.graph_module)
+        call = (*operands, *region.captured)
+        proxies = tree_map(tracer.unwrap_proxy, (region.graph_module, *call))
+        proxy = tracer.create_proxy(
+            "call_function", operator, proxies, config, name=operator.name()
+        )
+        with not_looking():
+            result = operator(run.replay(region.graph_module, call), *call, **config)
+        return track_tensor_tree(result, proxy, constant=None, tracer=tracer)
+
+    return trace_with_torch
 
 
 def trace_operator_with_torch(mode: Any, operator: Operator, *args: Any, **kwargs: Any) -> Any:
@@ -149,9 +155,15 @@ class _FirstRun:
     def flat(self, spec: TreeSpec) -> Callable[..., Any]:
         """Return the body as a function of the leaves of its operands."""
         count = spec.num_leaves
+        # What a graph calls does not depend on the mode, and says itself where it comes from.
+        notes = not isinstance(self._body, GraphModule)
 
+        # torch's tracer walks the stack for each operator: a frame less is worth some code.
         def body(*leaves: Any) -> Any:
-            return self(*tree_unflatten(list(leaves[:count]), spec))
+            with function_modes.shown(notes=notes):
+                output = self._body(*tree_unflatten(list(leaves[:count]), spec))
+            self._outputs.append(output)
+            return output
 
         body.__name__ = self.__name__
         return body
@@ -217,7 +229,7 @@ def _refuse_writes(
     operator: Operator, body: Callable[..., Any], region: Region, operands: Sequence[Any]
 ) -> None:
     """Refuse a body that changes what it is given, unless the definition says that bodies do."""
-    if operator.definition.writes:
+    if operator.definition.writes or not may_write(region.graph_module):
         return
     effects = effects_of(region.graph_module)
     if effects.writes_constants:
