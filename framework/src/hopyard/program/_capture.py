@@ -46,6 +46,7 @@ from ._operands import distinct, operands_of, shared_write, written_operands
 from ._preserve import preserved, same_storage, surroundings_preserved
 from ._program import Program
 from ._ranges import check_promises, with_sizes
+from ._recurrent import LayerByLayer, may_drop_between_layers
 from ._targets import runnable
 
 
@@ -93,7 +94,10 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
         trace_rules=options.trace_rules,
         stack_traces=UserTraces(capture.__code__),
     )
-    tracer = Tracer(dataclasses.replace(tracing, surroundings=options.surroundings))
+    surroundings = options.surroundings
+    if request.dynamic_shapes is not None and may_drop_between_layers(target):
+        surroundings = (*surroundings, LayerByLayer)
+    tracer = Tracer(dataclasses.replace(tracing, surroundings=surroundings))
     name = getattr(target, "__name__", type(target).__name__)
     inputs = [*state.all, *(leaf.path for leaf in leaves)]
     with without_libraries():
