@@ -19,6 +19,7 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 from torch.fx import Graph, GraphModule, Node
+from torch.nn import Module
 
 from hopyard_hookspecs import CaptureRequest, Finding
 
@@ -26,6 +27,7 @@ from .._torch.fake import FakeTensor, FakeTensorMode
 from ..errors import UnsupportedError
 from ..tracing import (
     DecompositionTable,
+    ModulePaths,
     Placeholder,
     Tracer,
     TraceRuleFunction,
@@ -38,6 +40,7 @@ from ._calling import CallingConvention, InputLeaf, describe_inputs, is_expanded
 from ._dynamic import DynamicInputs, dimensions_asked
 from ._functional import PureFunction, State
 from ._functionalize import functionalize
+from ._hidden_writes import WHOLE
 from ._hoist import hoist_tensors, inline_numbers
 from ._libraries import without_libraries
 from ._lift import lift_tensors, split_mutations
@@ -48,6 +51,7 @@ from ._program import Program
 from ._ranges import check_promises, with_sizes
 from ._recurrent import LayerByLayer, may_drop_between_layers
 from ._targets import runnable
+from ._whole import with_regions
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class CaptureOptions:
         surroundings: Context managers entered around the user's code, in order.
         findings: Filled by the safeguards among the surroundings.
         manifest: Versions of what captures.
+        record_module_stack: Whether nodes tell which modules they were made in.
     """
 
     manifest: Manifest
@@ -67,6 +72,7 @@ class CaptureOptions:
     trace_rules: Mapping[str, TraceRuleFunction] = field(default_factory=dict)
     surroundings: tuple[Callable[[], AbstractContextManager[Any]], ...] = ()
     findings: Sequence[Finding] = ()
+    record_module_stack: bool = False
 
 
 def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
@@ -87,12 +93,17 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
     count = len(state.all)
     operands = fakify([*given[:count], *dynamic.made(given[count:])], fake_mode)
     operands[count:] = [_dense(each, fake_mode) for each in operands[count:]]
+    whole = WHOLE if request.pre_dispatch else {}
     tracing = TracingOptions(
         tracing_mode="fake" if request.dynamic_shapes is None else "symbolic",
         fake_mode=fake_mode,
-        decompositions=options.decompositions,
+        decompositions={**whole, **options.decompositions},
         trace_rules=options.trace_rules,
         stack_traces=UserTraces(capture.__code__),
+        pre_dispatch=request.pre_dispatch,
+        module_paths=ModulePaths(target)
+        if options.record_module_stack and isinstance(target, Module)
+        else None,
     )
     surroundings = options.surroundings
     if request.dynamic_shapes is not None and may_drop_between_layers(target):
@@ -109,6 +120,8 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
         ):
             traced = tracer.trace(pure, operands, placeholders, name)
         graph_module = functionalize(traced, tracing)
+    if request.pre_dispatch:
+        graph_module = with_regions(graph_module)
 
     hoist_tensors(graph_module)
     inline_numbers(graph_module)
