@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -53,6 +53,9 @@ from ._recurrent import LayerByLayer, may_drop_between_layers
 from ._targets import runnable
 from ._whole import with_regions
 
+if TYPE_CHECKING:
+    from ..safeguards import Observer
+
 
 @dataclass(frozen=True)
 class CaptureOptions:
@@ -62,7 +65,8 @@ class CaptureOptions:
         decompositions: Operators to record as what they decompose into.
         trace_rules: How to record higher-order operators, by name.
         surroundings: Context managers entered around the user's code, in order.
-        findings: Filled by the safeguards among the surroundings.
+        observer: Watches the program for safeguards; the innermost of the surroundings.
+        findings: Filled by the observer.
         manifest: Versions of what captures.
         record_module_stack: Whether nodes tell which modules they were made in.
     """
@@ -71,6 +75,7 @@ class CaptureOptions:
     decompositions: DecompositionTable = field(default_factory=dict)
     trace_rules: Mapping[str, TraceRuleFunction] = field(default_factory=dict)
     surroundings: tuple[Callable[[], AbstractContextManager[Any]], ...] = ()
+    observer: Observer | None = None
     findings: Sequence[Finding] = ()
     record_module_stack: bool = False
 
@@ -93,21 +98,10 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
     count = len(state.all)
     operands = fakify([*given[:count], *dynamic.made(given[count:])], fake_mode)
     operands[count:] = [_dense(each, fake_mode) for each in operands[count:]]
-    whole = WHOLE if request.pre_dispatch else {}
-    tracing = TracingOptions(
-        tracing_mode="fake" if request.dynamic_shapes is None else "symbolic",
-        fake_mode=fake_mode,
-        decompositions={**whole, **options.decompositions},
-        trace_rules=options.trace_rules,
-        stack_traces=UserTraces(capture.__code__),
-        pre_dispatch=request.pre_dispatch,
-        module_paths=ModulePaths(target)
-        if options.record_module_stack and isinstance(target, Module)
-        else None,
-    )
-    surroundings = options.surroundings
+    tracing = _tracing_options(request, options, target, fake_mode)
+    surroundings, program = _observed(pure, options, state, names)
     if request.dynamic_shapes is not None and may_drop_between_layers(target):
-        surroundings = (*surroundings, LayerByLayer)
+        surroundings = (LayerByLayer, *surroundings)
     tracer = Tracer(dataclasses.replace(tracing, surroundings=surroundings))
     name = getattr(target, "__name__", type(target).__name__)
     inputs = [*state.all, *(leaf.path for leaf in leaves)]
@@ -118,7 +112,7 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
             same_storage(inputs, operands),
             dynamic.watched(),
         ):
-            traced = tracer.trace(pure, operands, placeholders, name)
+            traced = tracer.trace(program, operands, placeholders, name)
         graph_module = functionalize(traced, tracing)
     if request.pre_dispatch:
         graph_module = with_regions(graph_module)
@@ -153,6 +147,43 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
         findings=options.findings,
         manifest=options.manifest,
     )
+
+
+def _tracing_options(
+    request: CaptureRequest,
+    options: CaptureOptions,
+    target: Callable[..., Any],
+    fake_mode: FakeTensorMode,
+) -> TracingOptions:
+    whole = WHOLE if request.pre_dispatch else {}
+    has_modules = options.record_module_stack and isinstance(target, Module)
+    return TracingOptions(
+        tracing_mode="fake" if request.dynamic_shapes is None else "symbolic",
+        fake_mode=fake_mode,
+        decompositions={**whole, **options.decompositions},
+        trace_rules=options.trace_rules,
+        stack_traces=UserTraces(capture.__code__),
+        pre_dispatch=request.pre_dispatch,
+        module_paths=ModulePaths(target) if has_modules else None,  # type: ignore[arg-type]
+    )
+
+
+def _observed(
+    pure: PureFunction, options: CaptureOptions, state: State, names: Sequence[str]
+) -> tuple[tuple[Callable[[], AbstractContextManager[Any]], ...], Callable[..., Any]]:
+    """Return what is entered around the program, and the program, under the observer's eyes."""
+    observer = options.observer
+    if observer is None:
+        return options.surroundings, pure
+    held = zip(names, state.all.values(), strict=False)
+    observer.constants = frozenset(name for name, each in held if not each.requires_grad)
+
+    def program(*values: Any) -> list[Any]:
+        output = pure(*values)
+        observer.result = output
+        return output
+
+    return (*options.surroundings, lambda: observer), program
 
 
 def _refuse_shared_writes(signature: ExportGraphSignature, operands: Mapping[str, Any]) -> None:
