@@ -26,11 +26,13 @@ from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
 from hopyard import _torch as door
 from hopyard._torch import (
     archives,
+    backends,
     compiler,
     dispatch,
     exporting,
     fake,
     flops,
+    functional,
     graphs,
     inductor,
     objects,
@@ -40,6 +42,7 @@ from hopyard._torch import (
     pytree,
     symbolic,
 )
+from hopyard.program._schema import plain
 
 aten = torch.ops.aten
 
@@ -154,6 +157,23 @@ def _below_autograd() -> None:
     with dispatch.below_autograd():
         assert not (x * 2).requires_grad
     assert (x * 2).requires_grad
+
+
+@check("dispatch.is_dispatch_key_excluded")
+def _excluded_keys() -> None:
+    key = dispatch.DispatchKey.AutogradFunctionality
+    assert not dispatch.is_dispatch_key_excluded(key)
+    with dispatch.below_autograd():
+        assert dispatch.is_dispatch_key_excluded(key)
+
+
+@check("dispatch.without_autocast")
+def _without_autocast() -> None:
+    x = torch.ones(2, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        with dispatch.without_autocast():
+            assert (x @ x).dtype is torch.float32
+        assert (x @ x).dtype is torch.bfloat16
 
 
 @check("dispatch.keep_from_dynamo")
@@ -477,6 +497,17 @@ def _attention() -> None:
     assert 2 * flops.attention_backward_flops(sizes[0], *sizes) == 5 * forward
 
 
+@check("backends.LIBRARIES")
+def _libraries() -> None:
+    for is_on, switch in backends.LIBRARIES:
+        before = is_on()
+        switch(not before)
+        assert is_on() is not before
+        switch(before)
+    flags = [torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled]
+    assert [is_on() for is_on, _ in backends.LIBRARIES[::2]] == flags
+
+
 @check("archives.DTYPES_IN_FILES")
 def _dtypes() -> None:
     assert archives.DTYPES_IN_FILES[7] is torch.float32
@@ -514,8 +545,7 @@ def _archives() -> None:
             "models/model.json": written,
         }
         for name, part in parts.items():
-            plain = archives.as_plain_values(part)
-            archive.write_string(name, json.dumps(plain, cls=archives.JSONEncoder))
+            archive.write_string(name, json.dumps(plain(part)))
         archive.write_bytes("data/sample_inputs/model.pt", b"")
     said = []
     for buffer in (theirs, ours):
@@ -756,6 +786,32 @@ def _fake_rules() -> None:
             assert widened(torch.ones(2)).shape == (7,)
     finally:
         del dispatch.higher_order_operators["door_tests__widened"]
+
+
+# functional
+
+
+@check("functional.FunctionalTensor", "functional.FunctionalTensorMode")
+@check("functional.functional_value", "functional.FUNCTIONAL_SLOT", "functional.functionalized")
+def _functional_tensors() -> None:
+    x = torch.ones(2)
+    seen: list[Tensor] = []
+
+    def add_in_place(given: Tensor) -> Tensor:
+        assert isinstance(given, functional.FunctionalTensor)
+        assert dispatch.infra_mode(functional.FUNCTIONAL_SLOT) is mode
+        assert functional.functional_value(given) is x
+        seen.append(given)
+        return given.add_(1)
+
+    mode = functional.FunctionalTensorMode()
+    result = functional.functionalized(add_in_place, mode)(x)
+    assert type(result) is Tensor
+    assert result.equal(torch.full((2,), 2.0))
+    assert x.equal(torch.ones(2))
+    assert functional.functional_value(x) is x
+    torch.func.functionalize(lambda y: seen.append(y))(x)
+    assert functional.functional_value(seen[1]).equal(x)
 
 
 # pytree and symbolic

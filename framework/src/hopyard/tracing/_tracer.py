@@ -23,7 +23,7 @@ from .._torch.symbolic import ShapeEnv, insert_deferred_runtime_asserts
 from ..errors import CaptureError, HopyardError, UnsupportedError
 from ._explanations import explain
 from ._inputs import refuse_transformed
-from ._mode import DecompositionTable, TracingMode
+from ._mode import DecompositionTable, TracingMode, with_defaults
 from ._techniques import Techniques
 from .bridge._reentry import announced
 from .bridge._regions import Region, lift_captured
@@ -291,7 +291,7 @@ class Tracer:
             self.options, stack_traces=None if traces is None else traces.for_region()
         )
         if decompositions is not None:
-            options = dataclasses.replace(options, decompositions=decompositions)
+            options = dataclasses.replace(options, decompositions=with_defaults(decompositions))
         return Tracer(options, self)
 
     def trace_region(self, body: Callable[..., Any], operands: Sequence[Any], name: str) -> Region:
@@ -336,9 +336,16 @@ class Tracer:
         self.recorder.track(value, node)
         return value
 
+    @property
+    def is_nested(self) -> bool:
+        """Whether it captures a region of another tracer's function."""
+        return self._outer is not None
+
     def _is_captured(self, value: Tensor) -> bool:
         if self.recorder.slots.get(value) is not None:
-            refuse_lost_gradient(value)
+            return True
+        if value.requires_grad and torch.is_grad_enabled():
+            # It is nobody's, and would be a constant whose gradient nobody asks for.
             return True
         # What only a capture further out knows becomes a constant of this graph, which is then
         # lifted there.
@@ -384,23 +391,6 @@ class Tracer:
             stack.enter_context(self._mode)
             stack.enter_context(noticed(self.recorder.origin.modules))
             yield
-
-
-def refuse_lost_gradient(captured: Tensor) -> None:
-    """Refuse a tensor that a body captures and whose gradient a node of the graph would not have.
-
-    Raises:
-        UnsupportedError: It requires grad, and gradients are enabled.
-    """
-    if not (captured.requires_grad and torch.is_grad_enabled()):
-        return
-    raise UnsupportedError(
-        "the body of a region uses a tensor that requires grad without being given it, and its "
-        "gradient would be lost",
-        hint="pass the tensor as an operand, or capture under torch.no_grad()",
-        stage="capture",
-        location=current_location(),
-    )
 
 
 @contextmanager

@@ -366,8 +366,11 @@ def symbolic_output(
             and _are_same(source.positions, metadata.positions)
         ):
             return SymbolicOutput(metadata, plan, operand, is_unchanged=True)
-        if source.dtype is not metadata.dtype or is_inference_mode_enabled():
-            # There, a tensor that is made without the dispatcher has no version counter.
+        if source.dtype is not metadata.dtype:
+            return None
+        if is_inference_mode_enabled() or operands[operand].is_inference():
+            # There, a tensor that is made without the dispatcher has no version counter; elsewhere,
+            # it would be no inference tensor.
             return None
     is_contiguous = knows_that_it_is_contiguous(output, metadata, fakes)
     for says_so in (False, True) if is_contiguous else (False,):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import sympy  # type: ignore[import-untyped]
@@ -37,27 +37,55 @@ def is_symbolic(value: object) -> TypeGuard[Symbolic]:
     return isinstance(value, SYMBOLIC)
 
 
+def _nothing() -> Iterator[Deferred]:
+    return iter(())
+
+
 class Deferred:
-    """A node that is made when it is first asked for."""
+    """A node that is made when it is first asked for.
 
-    __slots__ = ("_make", "_node")
+    Args:
+        make: Makes the node, when those of the operands have been made.
+        operands: Finds the operands, in the order in which their nodes are made.
+    """
 
-    def __init__(self, make: Callable[[], Node]) -> None:
+    __slots__ = ("_make", "_node", "_operands")
+
+    def __init__(
+        self,
+        make: Callable[[], Node],
+        operands: Callable[[], Iterator[Deferred]] = _nothing,
+    ) -> None:
         self._make: Callable[[], Node] | None = make
+        self._operands = operands
         self._node: Node | None = None
 
     @classmethod
     def made(cls, node: Node) -> Deferred:
         """Return one whose node exists."""
-        return cls(lambda: node)
+        deferred = cls(lambda: node)
+        deferred._node, deferred._make = node, None
+        return deferred
 
     def force(self) -> Node:
         """Return the node."""
         if self._node is None:
-            assert self._make is not None
-            self._node = self._make()
-            self._make = None
+            # Chains of operands can be longer than Python calls can nest.
+            pending = [(self, self._operands())]
+            while pending:
+                deferred, operands = pending[-1]
+                missing = next((each for each in operands if each._node is None), None)
+                if missing is not None:
+                    pending.append((missing, missing._operands()))
+                    continue
+                pending.pop()
+                deferred._finish()
+        assert self._node is not None
         return self._node
+
+    def _finish(self) -> None:
+        if self._make is not None:
+            self._node, self._make, self._operands = self._make(), None, _nothing
 
 
 class SymbolTracker:
@@ -137,7 +165,9 @@ class SymbolTracker:
         """
         if not is_symbolic(result):
             return
-        deferred = Deferred(lambda: self._compute(function, args, result))
+        deferred = Deferred(
+            lambda: self._compute(function, args, result), lambda: self._operands(args)
+        )
         if not lazily:
             deferred.force()
         self.track(result, deferred)
@@ -156,6 +186,18 @@ class SymbolTracker:
             number: int | float | bool = _NUMBERS[type(value)](value.node.expr)
             return number
         return self._find(value).force()
+
+    def returned(self, value: Symbolic) -> Node | int | float | bool:
+        """Return what stands for `value` in the output of the graph.
+
+        That is its node also if it has turned out to be a number since: by then, the program had
+        read it off an input or computed it.
+
+        Raises:
+            UnsupportedError: As in :meth:`lower`.
+        """
+        found = self.find(value)
+        return self.lower(value) if found is None else found.force()
 
     def _track_query(self, value: Any, query: Callable[..., Any], args: tuple[Any, ...]) -> None:
         if isinstance(value, SymInt):
@@ -213,6 +255,13 @@ class SymbolTracker:
             return function(*args)
         self.record(function, args, result, lazily=False)
         return result
+
+    def _operands(self, args: Any) -> Iterator[Deferred]:
+        for argument in args:
+            if is_symbolic(argument):
+                yield self._find(argument)
+            elif isinstance(argument, (list, tuple)):
+                yield from self._operands(argument)
 
     def _compute(self, function: Callable[..., Any], args: Sequence[Any], result: Any) -> Node:
         return self._call(function, tuple(self._lowered(argument) for argument in args), result)
