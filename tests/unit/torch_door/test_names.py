@@ -380,6 +380,17 @@ def _detached() -> None:
     assert detached.shape == (2, 3)
 
 
+@check("fake.fast_implementations")
+def _() -> None:
+    shortcuts = fake.fast_implementations()
+    assert shortcuts[aten.detach.default] is fake.fast_detach
+    mode = fake.FakeTensorMode(shape_env=symbolic.ShapeEnv())
+    value = mode.from_tensor(torch.ones(2, 3))
+    total = shortcuts[aten.add.Tensor](mode, value, value)
+    assert type(total) is fake.FakeTensor
+    assert total.shape == value.shape
+
+
 @check("fake.forbid_data_access")
 def _forbidden() -> None:
     with dispatch.disable_torch_dispatch():
