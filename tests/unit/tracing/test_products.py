@@ -11,8 +11,9 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from hopyard.tracing import make_fx
+from hopyard.tracing.memory import _fakes
 from hopyard.tracing.memory._fakes import FakeFactory
-from hopyard.tracing.memory._products import UnforeseenProductError, known_products
+from hopyard.tracing.memory._products import Products, UnforeseenProductError
 
 
 @pytest.fixture
@@ -23,9 +24,10 @@ def sizes() -> tuple[SymInt, ...]:
 
 def make(sizes: Any, stride: Any, elements: Any, *, is_contiguous: bool) -> torch.Tensor:
     fakes = FakeFactory(FakeTensorMode(shape_env=sizes[0].node.shape_env))
-    where = torch.float32, torch.device("cpu")
+    numbers = (*sizes, *stride, 0, elements)
+    products = Products(numbers, len(sizes), is_contiguous=is_contiguous)
     with torch._C._DisableTorchDispatch():
-        return fakes.symbolic(sizes, stride, elements, 4, *where, is_contiguous=is_contiguous)
+        return fakes.symbolic(numbers, products, 4, torch.float32, torch.device("cpu"))
 
 
 def attributes(sizes: Any) -> list[list[str]]:
@@ -59,9 +61,14 @@ def test_numbers_multiply_again_after_a_surprise(shape_of: Any, sizes: tuple[Sym
     assert (sizes[0] * sizes[1]).node.hint == 30
 
 
-def test_a_product_that_nobody_asked_for_is_a_surprise(sizes: tuple[SymInt, ...]) -> None:
-    with pytest.raises(UnforeseenProductError), known_products(sizes, (), sizes[0]):
-        pass
+def test_a_product_that_nobody_asked_for_is_a_surprise(
+    sizes: tuple[SymInt, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = attributes(sizes)
+    monkeypatch.setattr(_fakes, "make_wrapper", lambda *args, **kwargs: torch.empty(0))
+    with pytest.raises(UnforeseenProductError):
+        make(sizes[:1], (1,), sizes[0], is_contiguous=True)
+    assert attributes(sizes) == before
 
 
 def test_views_at_remembered_calls_share_storage() -> None:

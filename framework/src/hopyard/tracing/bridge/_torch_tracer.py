@@ -19,7 +19,8 @@ from torch.nn import Module
 from ..._torch.proxies import TrackedTensor
 from ..recording._objects import is_object
 from ..recording._slots import Slot
-from ..symbols._tracker import SYMBOLIC, Deferred
+from ..symbols._deferred import Deferred, Thunk
+from ..symbols._tracker import SYMBOLIC
 
 if TYPE_CHECKING:
     from .._tracer import Tracer
@@ -153,7 +154,7 @@ class _Numbers(MutableMapping[Any, LazyProxy]):
 
     def __setitem__(self, value: Any, thunk: Any) -> None:
         symbols = self._owner.capture.recorder.symbols
-        symbols.track(value, Deferred(lambda: thunk.force().node))
+        symbols.track(value, Thunk(lambda: thunk.force().node))
 
     def __contains__(self, value: object) -> bool:
         return self._owner.capture.recorder.symbols.knows(value)

@@ -47,6 +47,7 @@ from ..._torch.fake import (
     like_constructors,
     meta_table,
 )
+from .._atoms import ATOMS
 from ._fakes import FakeFactory
 from ._operators import is_composite, is_predictable
 
@@ -57,9 +58,6 @@ _DEVICE: Final = torch.ops.prim.device.default
 _META: Final = torch.device("meta")
 _CPU: Final = torch.device("cpu")
 _VIEWS: Final = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
-_CONSTANTS: Final = frozenset(
-    (bool, complex, float, int, str, torch.dtype, torch.layout, torch.memory_format, type(None))
-)
 
 Way = Callable[["Propagation", OpOverload, Sequence[Any], Mapping[str, Any], "Plain"], Any]
 """Answers a call of an operator with plain arguments."""
@@ -155,10 +153,10 @@ class Propagation(TorchDispatchMode):
                     device = value.fake_device
                 if not self._is_plain(value, device):
                     return None
-            elif kind in _CONSTANTS:
-                continue
             elif kind is torch.device:
                 names_device = True
+            elif kind in ATOMS:
+                continue
             elif kind in (list, tuple, torch.Size):
                 pending.extend(value)
             else:

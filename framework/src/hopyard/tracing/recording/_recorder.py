@@ -6,7 +6,6 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node, Proxy
 from torch.nn import Module
@@ -16,11 +15,13 @@ from ..._torch.graphs import LazyGraphModule
 from ..._torch.objects import BackwardState
 from ..._torch.proxies import are_slots_kept
 from ..._torch.symbolic import ShapeEnv, compute_unbacked_bindings
+from .._atoms import ATOMS
 from ..memory._metadata import Metadata
 from ..memory._symbolic import SymbolicMetadata
 from ..provenance._module_views import base_of
 from ..provenance._origin import Origin
-from ..symbols._tracker import Deferred, SymbolTracker, is_symbolic
+from ..symbols._deferred import Deferred
+from ..symbols._tracker import SymbolTracker, is_symbolic
 from ._attributes import Attributes
 from ._cleanup import merge_symbols, remove_unused_symbols
 from ._leaks import new_slots
@@ -30,20 +31,7 @@ from ._objects import ObjectSlots, is_constant_object, is_object
 from ._slots import Slot
 from ._values import ValueRecorder
 
-_ATOMS = (
-    bool,
-    complex,
-    float,
-    int,
-    str,
-    torch.device,
-    torch.dtype,
-    torch.layout,
-    torch.memory_format,
-    type(None),
-    type(...),
-    Node,
-)
+_WRITTEN = (*ATOMS, type(...), Node)
 
 
 class Recorder:
@@ -95,7 +83,7 @@ class Recorder:
         )
         self._module_class = LazyGraphModule if lazy_code else GraphModule
         self.nodes = NodeWriter(self.graph)
-        self.symbols = SymbolTracker(self.graph, self.nodes, self.origin.mark)
+        self.symbols = SymbolTracker(self.graph, self.nodes, self.origin)
         self._names: dict[OpOverload, str] = {}
         self._mark = self.origin.mark
         self._object_names: dict[Any, str] = {}
@@ -180,10 +168,8 @@ class Recorder:
             node.meta["unbacked_bindings"] = bindings
 
     def adopt(self, tensor: Tensor, node: Node, metadata: Metadata | SymbolicMetadata) -> None:
-        """Let `node` stand for a plain tensor of known metadata."""
+        """Let `node` stand for a plain tensor of known metadata, whose numbers are tracked."""
         self.slots.set(tensor, Slot(node, None, metadata))
-        if type(metadata) is SymbolicMetadata:
-            self.symbols.track_numbers(metadata, node)
         self.values.describe(node, tensor, metadata)
 
     def output(self, value: Any, annotation: Any = None) -> Node:
@@ -201,7 +187,7 @@ class Recorder:
         if isinstance(value, Tensor):
             slot = self.slots.get(value)
             return self._attribute(value) if slot is None else slot.node
-        if isinstance(value, _ATOMS):
+        if isinstance(value, _WRITTEN):
             return value
         if is_symbolic(value):
             return self.symbols.lower(value)
@@ -242,7 +228,7 @@ class Recorder:
         """Let `node` stand for a value of the caller's."""
         if isinstance(value, Tensor):
             self.slots.set_input(value, self._slot(value, node))
-        elif not isinstance(value, _ATOMS):
+        elif not isinstance(value, _WRITTEN):
             self.track(value, node)
 
     def _slot(self, tensor: Tensor, node: Node, constant: Tensor | None = None) -> Slot:

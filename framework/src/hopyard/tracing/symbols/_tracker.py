@@ -10,7 +10,7 @@ import functools
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 import sympy  # type: ignore[import-untyped]
 import torch
@@ -20,43 +20,26 @@ from torch.fx import Graph, Node
 from ..._torch.symbolic import SymNode, expression_handlers
 from ...errors import UnsupportedError
 from ..provenance._locations import current_location
+from ._deferred import Computed, Deferred, Query, Reading, Unread
 
 if TYPE_CHECKING:
-    from ..memory._symbolic import SymbolicMetadata
-    from ..recording._nodes import NodeWriter
+    from ..provenance._origin import Origin
+    from ..recording._nodes import NodeWriter, Place
 
 Symbolic = SymInt | SymFloat | SymBool
 SYMBOLIC: tuple[type, ...] = (SymInt, SymFloat, SymBool)
 
 aten = torch.ops.aten
 
+SIZE: Final = aten.sym_size.int
+STRIDE: Final = aten.sym_stride.int
+ELEMENTS: Final = aten.sym_numel.default
+OFFSET: Final = aten.sym_storage_offset.default
+
 
 def is_symbolic(value: object) -> TypeGuard[Symbolic]:
     """Say whether `value` is a symbolic number."""
     return isinstance(value, SYMBOLIC)
-
-
-class Deferred:
-    """A node that is made when it is first asked for."""
-
-    __slots__ = ("_make", "_node")
-
-    def __init__(self, make: Callable[[], Node]) -> None:
-        self._make: Callable[[], Node] | None = make
-        self._node: Node | None = None
-
-    @classmethod
-    def made(cls, node: Node) -> Deferred:
-        """Return one whose node exists."""
-        return cls(lambda: node)
-
-    def force(self) -> Node:
-        """Return the node."""
-        if self._node is None:
-            assert self._make is not None
-            self._node = self._make()
-            self._make = None
-        return self._node
 
 
 class SymbolTracker:
@@ -65,19 +48,19 @@ class SymbolTracker:
     Args:
         graph: It holds the nodes.
         nodes: Appends to it.
-        mark: Writes on a node where it comes from.
+        origin: Writes on a node where it comes from.
 
     Attributes:
         used: Whether the trace has met a symbolic number at all.
     """
 
-    def __init__(self, graph: Graph, nodes: NodeWriter, mark: Callable[[Node], Node]) -> None:
+    def __init__(self, graph: Graph, nodes: NodeWriter, origin: Origin) -> None:
         self._graph = graph
         self._writer = nodes
         self._names: dict[Callable[..., Any], str] = {}
-        self._mark = mark
-        self._nodes: dict[SymNode, Deferred] = {}
-        self._symbols: dict[sympy.Expr, tuple[Deferred, Symbolic]] = {}
+        self._origin = origin
+        self._nodes: dict[SymNode, Deferred | Unread] = {}
+        self._symbols: dict[sympy.Expr, Symbolic] = {}
         self.used = False
 
     def track(self, value: Symbolic, deferred: Deferred) -> None:
@@ -87,47 +70,55 @@ class SymbolTracker:
             return
         self._nodes[value.node] = deferred
         if isinstance(value.node.expr, sympy.Symbol):
-            self._symbols[value.node.expr] = (deferred, value)
+            self._symbols[value.node.expr] = value
 
     def track_sizes(self, tensor: Tensor, node: Node) -> None:
         """Let the sizes, strides, number of elements and offset of `tensor` be read off `node`."""
         for index, size in enumerate(tensor.shape):
-            self._track_query(size, aten.sym_size.int, (node, index))
+            self._track_query(size, SIZE, node, index)
         if not tensor.is_sparse:
             for index, stride in enumerate(tensor.stride()):
-                self._track_query(stride, aten.sym_stride.int, (node, index))
-        self._track_query(tensor.numel(), aten.sym_numel.default, (node,))
+                self._track_query(stride, STRIDE, node, index)
+        self._track_query(tensor.numel(), ELEMENTS, node)
         if not tensor.is_sparse:
-            self._track_query(tensor.storage_offset(), aten.sym_storage_offset.default, (node,))
+            self._track_query(tensor.storage_offset(), OFFSET, node)
 
-    def track_numbers(self, metadata: SymbolicMetadata, node: Node) -> None:
-        """Do as :meth:`track_sizes` does, for a tensor of known metadata."""
+    def track_readings(
+        self, values: Sequence[Any], readings: Sequence[Reading], node: Node
+    ) -> None:
+        """Let the numbers of a tensor be read off `node`, unless something stands for them.
+
+        Args:
+            values: The numbers, among them the symbolic ones that are read.
+            readings: How to read those.
+            node: What computes the tensor.
+        """
         self.used = True
         known = self._nodes
-        for query, values in (
-            (aten.sym_size.int, metadata.shape),
-            (aten.sym_stride.int, metadata.stride),
-        ):
-            for index, value in enumerate(values):
-                if type(value) is SymInt and value.node not in known:
-                    self._track_query(value, query, (node, index))
-        if type(metadata.elements) is SymInt and metadata.elements.node not in known:
-            self._track_query(metadata.elements, aten.sym_numel.default, (node,))
-        if type(metadata.offset) is SymInt and metadata.offset.node not in known:
-            self._track_query(metadata.offset, aten.sym_storage_offset.default, (node,))
+        unread: Unread | None = None
+        for position, _, _, symbol in readings:
+            value = values[position]
+            if value.node in known:
+                continue
+            if unread is None:
+                # One object for all: each is one more for the collector to look at.
+                unread = Unread(node, readings, values)
+            known[value.node] = unread
+            if symbol is not None:
+                self._symbols[symbol] = value
 
     def record(
         self, function: Callable[..., Any], args: Sequence[Any], result: Any, *, lazily: bool
     ) -> None:
-        """Record that `function(*args)` computes `result`, at once or when it is used.
+        """Record that `function(*args)` computes `result`, now or when it is used.
 
         A result that is a plain number needs no record: it is known whatever the symbols are.
         """
         if not is_symbolic(result):
             return
-        deferred = Deferred(lambda: self._compute(function, args, result))
+        deferred = Computed(self, function, tuple(args), result)
         if not lazily:
-            deferred.force()
+            deferred.reserve()
         self.track(result, deferred)
 
     def lower(self, value: Symbolic) -> Node | int | float | bool:
@@ -145,10 +136,6 @@ class SymbolTracker:
             return number
         return self._find(value).force()
 
-    def _track_query(self, value: Any, query: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        if isinstance(value, SymInt):
-            self.track(value, Deferred(lambda: self._call(query, args, value)))
-
     def knows(self, value: object) -> bool:
         """Say whether `value` itself is tracked."""
         return is_symbolic(value) and value.node in self._nodes
@@ -157,14 +144,20 @@ class SymbolTracker:
         """Return what stands for `value`, made from tracked symbols if need be; None if one is
         missing.
         """
-        found = self._nodes.get(value.node)
+        found = self._tracked(value.node)
         if found is not None:
             return found
         symbol = self._symbols.get(value.node.expr)
         if symbol is not None:
-            return symbol[0]
+            return self._tracked(symbol.node)
         self._rebuild(value.node.expr, value)
-        return self._nodes.get(value.node)
+        return self._tracked(value.node)
+
+    def _tracked(self, number: SymNode) -> Deferred | None:
+        found = self._nodes.get(number)
+        if isinstance(found, Unread):
+            found = self._nodes[number] = found.query(self, number)
+        return found
 
     def _find(self, value: Symbolic) -> Deferred:
         found = self.find(value)
@@ -188,7 +181,7 @@ class SymbolTracker:
         """
         known = self._symbols.get(expression)
         if known is not None:
-            return known[1]
+            return known
         if expression.is_Integer:
             return int(expression)
         if expression.is_Float:
@@ -202,24 +195,55 @@ class SymbolTracker:
         self.record(function, args, result, lazily=False)
         return result
 
-    def _compute(self, function: Callable[..., Any], args: Sequence[Any], result: Any) -> Node:
-        return self._call(function, tuple(self._lowered(argument) for argument in args), result)
+    def bind(self, argument: Any) -> Any:
+        """Return an argument with what stands for its numbers now, in their places."""
+        if is_symbolic(argument):
+            found = self._find(argument)
+            found.reserve()
+            return found
+        if isinstance(argument, (list, tuple)):
+            return tuple([self.bind(item) for item in argument])
+        return argument
 
-    def _lowered(self, argument: Any) -> Any:
+    def lower_argument(self, argument: Any) -> Any:
+        """Return an argument as a node holds it."""
+        if isinstance(argument, Deferred):
+            return argument.force()
         if is_symbolic(argument):
             return self._find(argument).force()
         if isinstance(argument, (list, tuple)):
-            return tuple(self._lowered(item) for item in argument)
+            return tuple([self.lower_argument(item) for item in argument])
         return argument
 
-    def _call(self, function: Callable[..., Any], args: tuple[Any, ...], value: Any) -> Node:
+    def place(self, function: Callable[..., Any]) -> Place | None:
+        """Return a place for a call; None if it must be written now, to tell where it is from."""
+        if not self._origin.is_silent:
+            return None
+        return self._writer.take_place(self._name(function))
+
+    def write(
+        self, function: Callable[..., Any], args: tuple[Any, ...], value: Any, place: Place | None
+    ) -> Node:
+        """Write a call that computes `value`, at the end or in its place."""
+        if place is None:
+            node = self._origin.mark(self._writer.call(function, args, None, self._name(function)))
+        else:
+            node = self._writer.fill_place(place, function, args)
+        node.meta["val"] = value
+        return node
+
+    def _track_query(
+        self, value: Any, query: Callable[..., Any], node: Node, index: int | None = None
+    ) -> None:
+        if isinstance(value, SymInt):
+            self.track(value, Query(self, query, node, index, value))
+
+    def _name(self, function: Callable[..., Any]) -> str:
         name = self._names.get(function)
         if name is None:
             name = re.sub(r"\W+", "_", self._graph._target_to_str(function), flags=re.ASCII)
             self._names[function] = name
-        node = self._mark(self._writer.call(function, args, None, name))
-        node.meta["val"] = value
-        return node
+        return name
 
 
 _NUMBERS: Mapping[type, Callable[[Any], Any]] = {SymInt: int, SymFloat: float, SymBool: bool}
