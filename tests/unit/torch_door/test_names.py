@@ -877,12 +877,34 @@ def _unbacked() -> None:
     environment = symbolic.ShapeEnv()
     size = environment.create_unbacked_symint()
     assert isinstance(size.node, symbolic.SymNode)
+    # Numbers of a capture are of a subclass, which keeps the expression where its base does.
+    assert isinstance(symbolic.SymNode.expr, property)
+    assert {"_expr", "_expr_cache", "_expr_ver", "_hint"} <= vars(size.node).keys()
+    assert environment._replacements_version_counter == 0
     assert environment.pending_fresh_unbacked_symbols
     bindings = symbolic.compute_unbacked_bindings(environment, size)
     assert list(bindings or {}) == [size.node.expr]
     assert not environment.pending_fresh_unbacked_symbols
     with pytest.raises(symbolic.GuardOnDataDependentSymNode):
         bool(size == 4)
+
+
+@check("symbolic.wrap_number")
+def _() -> None:
+    number = symbolic.wrap_number(symbolic.ShapeEnv().create_unbacked_symint().node)
+    assert isinstance(number, torch.SymInt)
+    assert symbolic.wrap_number(number.node.wrap_int(3)) == 3
+
+
+@check("symbolic.is_arithmetic_logged")
+def _() -> None:
+    logger = torch.fx.experimental.sym_node.sym_node_log
+    with mock.patch.object(logger, "isEnabledFor", return_value=True):
+        assert symbolic.is_arithmetic_logged()
+    with mock.patch.object(logger, "isEnabledFor", return_value=False):
+        assert not symbolic.is_arithmetic_logged()
+        with mock.patch.object(torch._logging._internal, "GET_DTRACE_STRUCTURED", True):
+            assert symbolic.is_arithmetic_logged()
 
 
 @check("symbolic.is_accessor_node")

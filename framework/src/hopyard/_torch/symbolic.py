@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging as _logging
 from typing import Any as _Any
 
+from torch._logging import _internal as _logs
+from torch.fx.experimental import sym_node as _sym_node
 from torch.fx.experimental.sym_node import SymNode as SymNode
+from torch.fx.experimental.sym_node import wrap_node as wrap_number
 from torch.fx.experimental.symbolic_shapes import (
     GuardOnDataDependentSymNode as GuardOnDataDependentSymNode,
 )
@@ -28,6 +32,11 @@ def input_source(name: str) -> _Any:
     return ConstantSource(name)
 
 
+def is_arithmetic_logged() -> bool:
+    """Say whether each operation on symbolic numbers is written to a log."""
+    return _logs.GET_DTRACE_STRUCTURED or _sym_node.sym_node_log.isEnabledFor(_logging.DEBUG)
+
+
 __all__ = [
     "GuardOnDataDependentSymNode",
     "ShapeEnv",
@@ -37,5 +46,7 @@ __all__ = [
     "input_source",
     "insert_deferred_runtime_asserts",
     "is_accessor_node",
+    "is_arithmetic_logged",
     "statically_known_true",
+    "wrap_number",
 ]

@@ -32,7 +32,7 @@ from .._torch.fake import (
 from .._torch.inductor import emulates_precision_casts
 from .._torch.proxies import ProxyTorchDispatchMode
 from .._torch.pytree import tree_flatten, tree_leaves
-from .._torch.symbolic import GuardOnDataDependentSymNode
+from .._torch.symbolic import GuardOnDataDependentSymNode, SymNode
 from ..errors import CaptureError, DataDependentError, UnsupportedError
 from ._explanations import note_failure
 from .bridge._torch_tracer import TorchTracer
@@ -162,6 +162,26 @@ class TracingMode(ProxyTorchDispatchMode):
         result = func(*args)
         tracer = self._capture
         tracer.recorder.symbols.record(func, args, result, lazily=tracer.enable_thunkify)
+        return result
+
+    def record_arithmetic(
+        self,
+        function: Callable[[Any, Any], Any],
+        left: SymNode,
+        right: SymNode,
+        compute: Callable[[Any, Any], SymNode],
+    ) -> SymNode:
+        """Do as :meth:`__sym_dispatch__` does, for numbers that remember what they compute."""
+        if function is operator.mul:
+            if right.constant == 1:
+                return left
+            if left.constant == 1:
+                return right
+        result = compute(left, right)
+        tracer = self._capture
+        tracer.recorder.symbols.record_operation(
+            function, left, right, result, lazily=tracer.enable_thunkify
+        )
         return result
 
     def __torch_dispatch__(

@@ -25,6 +25,7 @@ class Techniques:
         direct_propagation: Find what a simple operator returns without the fake mode.
         direct_values: Make the snapshots in node metadata without a trip through the dispatcher.
         single_memory: Switch the fake mode's own cache off meanwhile.
+        arithmetic: Remember what is computed with symbolic numbers.
         lazy_code: Leave the generation of Python code until somebody reads or runs it.
     """
 
@@ -33,6 +34,7 @@ class Techniques:
     direct_propagation: bool = True
     direct_values: bool = True
     single_memory: bool = True
+    arithmetic: bool = True
     lazy_code: bool = True
 
     @classmethod

@@ -39,6 +39,7 @@ from .provenance._origin import Origin
 from .provenance._stack_traces import StackTraces
 from .recording._recorder import Recorder
 from .recording._values import ValueRecorder
+from .symbols._arithmetic import Arithmetic
 from .symbols._refusals import undecidable_reported
 
 TraceRuleFunction = Callable[
@@ -129,11 +130,13 @@ class Tracer:
             direct=techniques.direct_values,
             above_transforms=options.pre_dispatch,
         )
+        self._arithmetic = self._new_arithmetic() if techniques.arithmetic else None
         modules = None if options.module_paths is None else ModuleStack(options.module_paths)
         self.recorder: Recorder = Recorder(
             values,
             Origin(options.stack_traces, modules),
             lazy_code=techniques.lazy_code,
+            arithmetic=self._arithmetic,
             outer=None if outer is None else outer.recorder,
             graph=graph,
             root=root,
@@ -155,6 +158,11 @@ class Tracer:
         direct = self.options.techniques.direct_propagation and Propagation.suits(fake_mode)
         propagation = Propagation(self.recorder.values.fakes) if direct else None
         return FakeCalls(self.recorder, decompositions, propagation)
+
+    def _new_arithmetic(self) -> Arithmetic | None:
+        if self._outer is not None:
+            return self._outer._arithmetic
+        return None if self.shape_env is None else Arithmetic(self.shape_env)
 
     @property
     def mode(self) -> TracingMode:
@@ -237,6 +245,8 @@ class Tracer:
         finally:
             self.recorder.slots.clear()
             self.recorder.objects.clear()
+            if self._outer is None and self._arithmetic is not None:
+                self._arithmetic.end()
 
     def _add_input(self, placeholder: Placeholder, value: Any) -> None:
         try:

@@ -20,6 +20,7 @@ from ..memory._metadata import Metadata
 from ..memory._symbolic import SymbolicMetadata
 from ..provenance._module_views import base_of
 from ..provenance._origin import Origin
+from ..symbols._arithmetic import Arithmetic
 from ..symbols._deferred import Deferred
 from ..symbols._tracker import SymbolTracker, is_symbolic
 from ._attributes import Attributes
@@ -40,6 +41,7 @@ class Recorder:
     Args:
         values: Writes node metadata.
         stack_traces: Writes the source lines of calls; None if they are not wanted.
+        arithmetic: What has been computed with symbolic numbers; None if that is not remembered.
         lazy_code: Whether to generate code when somebody reads or runs it.
         graph: A graph to add to; a new one by default.
         root: The module that owns what it reads; a new one by default.
@@ -67,6 +69,7 @@ class Recorder:
         origin: Origin | None = None,
         *,
         lazy_code: bool = True,
+        arithmetic: Arithmetic | None = None,
         outer: Recorder | None = None,
         graph: Graph | None = None,
         root: Module | None = None,
@@ -83,7 +86,7 @@ class Recorder:
         )
         self._module_class = LazyGraphModule if lazy_code else GraphModule
         self.nodes = NodeWriter(self.graph)
-        self.symbols = SymbolTracker(self.graph, self.nodes, self.origin)
+        self.symbols = SymbolTracker(self.graph, self.nodes, self.origin, arithmetic)
         self._names: dict[OpOverload, str] = {}
         self._mark = self.origin.mark
         self._object_names: dict[Any, str] = {}

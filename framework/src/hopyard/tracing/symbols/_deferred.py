@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import sympy  # type: ignore[import-untyped]
 from torch.fx import Node
 
-from ..._torch.symbolic import SymNode
+from ..._torch.symbolic import SymNode, wrap_number
 from ..recording._nodes import Place
 
 
@@ -84,17 +84,22 @@ class Computed(Deferred):
     only be removed again.
     """
 
-    __slots__ = ("_args", "_function", "_place", "_value", "_writer")
+    __slots__ = ("_args", "_function", "_number", "_place", "_writer")
 
     def __init__(
-        self, writer: Writer, function: Callable[..., Any], args: tuple[Any, ...], value: Any
+        self,
+        writer: Writer,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        number: SymNode,
+        place: Place | None = None,
     ) -> None:
         self._node = None
         self._writer = writer
         self._function = function
         self._args = args
-        self._value = value
-        self._place: Place | None = None
+        self._number = number
+        self._place = place
 
     def reserve(self) -> None:
         """Let the node have the name and the place that it would get if it were made now."""
@@ -109,7 +114,7 @@ class Computed(Deferred):
     def _make(self) -> Node:
         writer = self._writer
         args = tuple([writer.lower_argument(argument) for argument in self._args])
-        return writer.write(self._function, args, self._value, self._place)
+        return writer.write(self._function, args, wrap_number(self._number), self._place)
 
 
 class Reading(NamedTuple):

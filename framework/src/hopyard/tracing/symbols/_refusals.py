@@ -14,7 +14,10 @@ from torch.fx import Graph
 from ..._torch.symbolic import GuardOnDataDependentSymNode, ShapeEnv
 from ...errors import CaptureError, DataDependentError
 from ..provenance._locations import is_users
+from . import _arithmetic
 from ._tracker import is_symbolic
+
+_OURS = (__file__, _arithmetic.__file__)
 
 
 @contextmanager
@@ -99,7 +102,7 @@ def _asked_by_program(frame: FrameType | None) -> bool:
 
 def _is_of_symbols(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
-    return file == torch.__file__ or "/torch/fx/experimental/" in file or file == __file__
+    return file in _OURS or file == torch.__file__ or "/torch/fx/experimental/" in file
 
 
 def _failed_check(traceback: TracebackType | None) -> Any:

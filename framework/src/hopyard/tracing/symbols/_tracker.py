@@ -17,9 +17,10 @@ import torch
 from torch import SymBool, SymFloat, SymInt, Tensor
 from torch.fx import Graph, Node
 
-from ..._torch.symbolic import SymNode, expression_handlers
+from ..._torch.symbolic import SymNode, expression_handlers, wrap_number
 from ...errors import UnsupportedError
 from ..provenance._locations import current_location
+from ._arithmetic import Arithmetic
 from ._deferred import Computed, Deferred, Query, Reading, Unread
 
 if TYPE_CHECKING:
@@ -49,28 +50,31 @@ class SymbolTracker:
         graph: It holds the nodes.
         nodes: Appends to it.
         origin: Writes on a node where it comes from.
+        arithmetic: What has been computed with them; None if that is not remembered.
 
     Attributes:
         used: Whether the trace has met a symbolic number at all.
     """
 
-    def __init__(self, graph: Graph, nodes: NodeWriter, origin: Origin) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        nodes: NodeWriter,
+        origin: Origin,
+        arithmetic: Arithmetic | None = None,
+    ) -> None:
         self._graph = graph
         self._writer = nodes
         self._names: dict[Callable[..., Any], str] = {}
         self._origin = origin
         self._nodes: dict[SymNode, Deferred | Unread] = {}
-        self._symbols: dict[sympy.Expr, Symbolic] = {}
+        self._symbols: dict[sympy.Expr, SymNode] = {}
         self.used = False
+        self.arithmetic = arithmetic
 
     def track(self, value: Symbolic, deferred: Deferred) -> None:
         """Let `deferred` stand for `value`, unless something does already."""
-        self.used = True
-        if value.node in self._nodes:
-            return
-        self._nodes[value.node] = deferred
-        if isinstance(value.node.expr, sympy.Symbol):
-            self._symbols[value.node.expr] = value
+        self._track(value.node, deferred)
 
     def track_sizes(self, tensor: Tensor, node: Node) -> None:
         """Let the sizes, strides, number of elements and offset of `tensor` be read off `node`."""
@@ -105,7 +109,7 @@ class SymbolTracker:
                 unread = Unread(node, readings, values)
             known[value.node] = unread
             if symbol is not None:
-                self._symbols[symbol] = value
+                self._symbols[symbol] = value.node
 
     def record(
         self, function: Callable[..., Any], args: Sequence[Any], result: Any, *, lazily: bool
@@ -116,10 +120,34 @@ class SymbolTracker:
         """
         if not is_symbolic(result):
             return
-        deferred = Computed(self, function, tuple(args), result)
+        deferred = Computed(self, function, tuple(args), result.node)
         if not lazily:
             deferred.reserve()
-        self.track(result, deferred)
+        self._track(result.node, deferred)
+
+    def record_operation(
+        self,
+        function: Callable[[Any, Any], Any],
+        left: SymNode,
+        right: SymNode,
+        result: SymNode,
+        *,
+        lazily: bool,
+    ) -> None:
+        """Do as :meth:`record` does, for two numbers.
+
+        A composite operator computes a dozen numbers on its way: `make bench-trace` shows what each
+        costs.
+        """
+        if result.constant is not None:
+            return
+        if lazily or not self._origin.is_silent:
+            args = (wrap_number(left), wrap_number(right))
+            self.record(function, args, wrap_number(result), lazily=lazily)
+            return
+        bound = (self._bound(left), self._bound(right))
+        place = self._writer.take_place(self._name(function))
+        self._track(result, Computed(self, function, bound, result, place))
 
     def lower(self, value: Symbolic) -> Node | int | float | bool:
         """Return what stands for `value` in a node's arguments: a number if it is one.
@@ -149,7 +177,7 @@ class SymbolTracker:
             return found
         symbol = self._symbols.get(value.node.expr)
         if symbol is not None:
-            return self._tracked(symbol.node)
+            return self._tracked(symbol)
         self._rebuild(value.node.expr, value)
         return self._tracked(value.node)
 
@@ -181,7 +209,7 @@ class SymbolTracker:
         """
         known = self._symbols.get(expression)
         if known is not None:
-            return known
+            return wrap_number(known)
         if expression.is_Integer:
             return int(expression)
         if expression.is_Float:
@@ -198,9 +226,7 @@ class SymbolTracker:
     def bind(self, argument: Any) -> Any:
         """Return an argument with what stands for its numbers now, in their places."""
         if is_symbolic(argument):
-            found = self._find(argument)
-            found.reserve()
-            return found
+            return self._bound(argument.node)
         if isinstance(argument, (list, tuple)):
             return tuple([self.bind(item) for item in argument])
         return argument
@@ -231,6 +257,30 @@ class SymbolTracker:
             node = self._writer.fill_place(place, function, args)
         node.meta["val"] = value
         return node
+
+    def _track(self, number: SymNode, deferred: Deferred) -> None:
+        self.used = True
+        if number in self._nodes:
+            return
+        if self.arithmetic is not None:
+            self.arithmetic.adopt(number)
+        self._nodes[number] = deferred
+        expression = number.expr
+        if isinstance(expression, sympy.Symbol):
+            self._symbols[expression] = number
+
+    def _bound(self, number: SymNode) -> Any:
+        """Return what stands for a number now, in a place that nobody takes from it; a constant
+        stands for itself.
+        """
+        if number.constant is not None:
+            return number.constant
+        found = self._tracked(number)
+        if found is None:
+            value: Any = wrap_number(number)
+            found = self._find(value)
+        found.reserve()
+        return found
 
     def _track_query(
         self, value: Any, query: Callable[..., Any], node: Node, index: int | None = None
