@@ -19,7 +19,13 @@ import sympy  # type: ignore[import-untyped]
 import torch
 
 from ..._torch.proxies import current_proxy_mode, suspend_tracing
-from ..._torch.symbolic import ShapeEnv, SymNode, is_arithmetic_logged
+from ..._torch.symbolic import (
+    ShapeEnv,
+    SymNode,
+    free_unbacked_symbols,
+    is_arithmetic_logged,
+    is_decided_statically,
+)
 
 Operation = Callable[[Any, Any], Any]
 
@@ -60,6 +66,8 @@ class Arithmetic:
         answers: The attributes of results, by operation and operands.
         integers: The integers that are constants.
         truths: The truth values that are.
+        decisions: What was decided of conditions, by the condition, its example value, and the
+            default of the question.
     """
 
     def __init__(self, shape_env: ShapeEnv) -> None:
@@ -73,6 +81,7 @@ class Arithmetic:
         self.answers: dict[tuple[Any, ...], dict[str, Any]] = {}
         self.integers: dict[int, SymNode] = {}
         self.truths: dict[bool, SymNode] = {}
+        self.decisions: dict[tuple[Any, ...], bool] = {}
         # Equal expressions are one object, which a dictionary finds without comparing them.
         self._expressions: dict[sympy.Expr, sympy.Expr] = {}
 
@@ -104,8 +113,9 @@ class Arithmetic:
     def end(self) -> None:
         """Forget everything; nothing is remembered from now on."""
         self.is_over = True
-        for memory in (self.answers, self.integers, self.truths, self._expressions):
+        for memory in (self.answers, self.integers, self.truths, self.decisions):
             memory.clear()
+        self._expressions.clear()
 
 
 class RememberingNode(SymNode):
@@ -172,7 +182,48 @@ class RememberingNode(SymNode):
             return True
         if expression is sympy.false:
             return False
-        return super().guard_bool(file, line)
+        return self._decide(None, super().guard_bool, file, line)
+
+    def guard_or_false(self, file: str, line: int) -> bool:
+        """Return the truth value, or False if nobody can tell."""
+        if is_decided_statically():
+            return super().guard_or_false(file, line)
+        return self._decide(False, super().guard_or_false, file, line)
+
+    def guard_or_true(self, file: str, line: int) -> bool:
+        """Return the truth value, or True if nobody can tell."""
+        if is_decided_statically():
+            return super().guard_or_true(file, line)
+        return self._decide(True, super().guard_or_true, file, line)
+
+    def expect_true(self, file: str, line: int) -> bool:
+        """Return the truth value, and let the program depend on it or check it when it runs."""
+        if self.shape_env.prefer_deferred_runtime_asserts_over_guards:
+            return super().expect_true(file, line)
+        # The base asks by `guard_bool` if all sizes have example values.
+        known = self.arithmetic.decisions.get((self.expr, self._hint, None))
+        if known is None or self.shape_env._suppress_guards_tls():
+            return super().expect_true(file, line)
+        return known
+
+    def _decide(
+        self, default: bool | None, usual: Callable[[str, int], bool], file: str, line: int
+    ) -> bool:
+        """Decide as the base does, which adds a guard the first time and no other later.
+
+        That holds for conditions on nothing but sizes with example values. Asked in another way,
+        the base may add the same guard again.
+        """
+        arithmetic = self.arithmetic
+        if self._hint is None or arithmetic.is_over or self.shape_env._suppress_guards_tls():
+            return usual(file, line)
+        key = (self.expr, self._hint, default)
+        known = arithmetic.decisions.get(key)
+        if known is None:
+            known = usual(file, line)
+            if not free_unbacked_symbols(key[0]):
+                arithmetic.decisions[key] = known
+        return known
 
 
 def _remembered(name: str, function: Operation, kind: type) -> Callable[..., Any]:
