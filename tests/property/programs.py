@@ -20,24 +20,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from templates import (
-    BLOCKS,
-    CONSTANT,
-    DTYPES,
-    EXPRESSIONS,
-    FORMATS,
-    INPUTS,
-    NUMBERS,
-    SIZES,
-    STATEMENTS,
-)
+from sized import SIZED
+from templates import CONSTANT, DTYPES, FORMATS, NUMBERS, PLAIN, SIZES, Vocabulary
 from torch import Tensor
 
 LARGEST = 512
 """Number of elements up to which a value may grow."""
 
-LINES = 1 + len(EXPRESSIONS) + len(STATEMENTS)
-"""Number of kinds of lines; the first repeats an earlier one with other operands of one kind."""
+VOCABULARIES = {"plain": PLAIN, "sizes": SIZED}
+"""What recipes can be about, by name."""
+
+LONGEST_SIZE = 24
+"""What a number may be to be a size."""
 
 _NAME = re.compile(r"\b[vn]\d+\b")
 NOT_COMPUTED = (
@@ -45,6 +39,14 @@ NOT_COMPUTED = (
         re.compile(r" = torch\.empty(_like)?\([^=\n]*\)\n|resize"),
         "it reads what nothing has written",
     ),
+    (
+        re.compile(
+            r"(?=.*\b(shape|size|stride|storage|numel|nbytes|len)\b).*(squeeze|t|axes)_\(",
+            re.DOTALL,
+        ),
+        "a size is read where it is used, after the tensor has got another one",
+    ),
+    (re.compile(r"symbolic_shapes"), "what is not known of symbols is answered without a guard"),
     (re.compile(r"default_dtype"), "a graph does not hold the default type"),
     (re.compile(r"manual_seed"), "a graph does not hold seeds"),
     (re.compile(r"detach_\("), "a graph does not hold whether views can be detached"),
@@ -80,11 +82,15 @@ class Recipe:
         inputs: The kinds of its inputs.
         instructions: Its lines.
         table: Name of the decomposition table to capture it with.
+        vocabulary: Name of what its numbers stand for.
+        sizes: What the inputs' sizes are made of, in a vocabulary that names them.
     """
 
     inputs: tuple[int, ...]
     instructions: tuple[Instruction, ...]
     table: str = "none"
+    vocabulary: str = "plain"
+    sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +100,17 @@ class Program:
     Attributes:
         source: Its text.
         function: It as a function of tensors, which returns every value it made.
-        inputs: Tensors that it runs on.
+        inputs: Tensors, and numbers, that it runs on.
         others: Other tensors of the same kind.
+        resized: Other inputs of the same kinds in other sizes.
         not_computed: Why its graph may compute something else; empty if it must not.
     """
 
     source: str
     function: Callable[..., Any]
-    inputs: tuple[Tensor, ...]
-    others: tuple[Tensor, ...]
+    inputs: tuple[Any, ...]
+    others: tuple[Any, ...]
+    resized: tuple[tuple[Any, ...], ...]
     not_computed: str
 
 
@@ -138,17 +146,22 @@ NAMES: dict[str, Any] = {
 """What the text of a program may refer to."""
 
 
-def assemble(recipe: Recipe) -> Program:
-    """Return the program that a recipe makes."""
-    inputs = _inputs(recipe.inputs, 1)
-    assembler = Assembler(_inputs(recipe.inputs, 1))
+def assemble(recipe: Recipe, resized: Sequence[tuple[int, ...]] = ()) -> Program:
+    """Return the program that a recipe makes, with inputs of its sizes and of others."""
+    vocabulary = VOCABULARIES[recipe.vocabulary]
+    assembler = Assembler(_inputs(recipe, recipe.sizes, 1), vocabulary)
     for instruction in recipe.instructions:
         assembler.add(instruction)
     source = assembler.source()
-    namespace = dict(NAMES)
+    namespace = {**NAMES, **vocabulary.names}
     exec(compile(source, "<program>", "exec"), namespace)
     return Program(
-        source, namespace["program"], inputs, _inputs(recipe.inputs, 2), _not_computed(source)
+        source,
+        namespace["program"],
+        _inputs(recipe, recipe.sizes, 1),
+        _inputs(recipe, recipe.sizes, 2),
+        tuple(_inputs(recipe, sizes, 3 + index) for index, sizes in enumerate(resized)),
+        _not_computed(source),
     )
 
 
@@ -163,9 +176,10 @@ class Assembler:
         lines: The text so far.
     """
 
-    def __init__(self, inputs: Sequence[Tensor]) -> None:
+    def __init__(self, inputs: Sequence[Any], vocabulary: Vocabulary) -> None:
         self.lines: list[str] = []
-        self._namespace: dict[str, Any] = dict(NAMES)
+        self._vocabulary = vocabulary
+        self._namespace: dict[str, Any] = {**NAMES, **vocabulary.names}
         self._values: list[str] = []
         self._constants: set[str] = set()
         self._expressions: list[str] = []
@@ -188,15 +202,24 @@ class Assembler:
                 self._add_line(instruction)
 
     def _add_line(self, instruction: Instruction) -> None:
-        position = instruction.template % LINES
-        filler = _Filler(instruction.numbers, self._tensors(), self._constants, self._numbers())
+        expressions, statements = self._vocabulary.expressions, self._vocabulary.statements
+        position = instruction.template % self._vocabulary.lines
+        filler = self._filler(instruction)
         if position == 0:
             self._add_expression(self._again(filler))
-        elif position <= len(EXPRESSIONS):
-            template = EXPRESSIONS[position - 1]
+        elif position <= len(expressions):
+            template = expressions[position - 1]
             self._add_expression(filler.fill(template), template in CONSTANT)
         else:
-            self._add_statement(filler.fill(STATEMENTS[position - len(EXPRESSIONS) - 1]))
+            self._add_statement(filler.fill(statements[position - len(expressions) - 1]))
+
+    def _filler(self, instruction: Instruction) -> _Filler:
+        return _Filler(
+            instruction.numbers,
+            self._tensors(),
+            self._constants,
+            {name: self._namespace[name] for name in self._numbers()},
+        )
 
     def _add_expression(self, expression: str, constant: bool = False) -> None:
         operands = set(_NAME.findall(expression))
@@ -240,9 +263,13 @@ class Assembler:
         return filler.choose(alike or [name])
 
     def _add_block(self, instruction: Instruction) -> None:
-        header = BLOCKS[instruction.template % len(BLOCKS)]
+        blocks = self._vocabulary.blocks
+        header = self._filler(instruction).fill(blocks[instruction.template % len(blocks)])
         if header.startswith("for"):
             self._add_loop(header, instruction)
+            return
+        if header.startswith("if "):
+            self._add_branch(header.removeprefix("if "), instruction)
             return
         start = len(self.lines)
         self._write(f"with {header}:")
@@ -263,6 +290,18 @@ class Assembler:
             exec("\n".join(body), self._namespace)
         except Exception:  # noqa: BLE001
             self.lines[start] = f"{'    ' * self._indent}if True:"
+
+    def _add_branch(self, condition: str, instruction: Instruction) -> None:
+        """Add the way that the program takes; to take the other one is an error."""
+        try:
+            taken = bool(eval(condition, self._namespace))
+        except Exception:  # noqa: BLE001
+            return
+        self._write(f"if {condition}:" if taken else f"if not ({condition}):")
+        self._add_body(instruction)
+        self._write("    pass")
+        self._write("else:")
+        self._write(f"    raise Elsewhere({condition!r})")
 
     def _add_body(self, instruction: Instruction) -> None:
         self._indent += 1
@@ -318,7 +357,7 @@ class _Filler:
     numbers: Sequence[int]
     tensors: dict[str, Tensor]
     constants: set[str]
-    scalars: list[str]
+    scalars: dict[str, Any]
     _first: Tensor | None = None
     _used: int = field(default=0, init=False)
 
@@ -417,7 +456,35 @@ class _Filler:
         return self.choose([*NUMBERS, *self.scalars])
 
     def _scalar(self) -> str:
-        return self.choose(self.scalars)
+        return self.choose(list(self.scalars))
+
+    def _length(self) -> str:
+        """A number that can be a size, or a size."""
+        sizes = [
+            f"{name}.shape[{dim}]"
+            for name, value in self.tensors.items()
+            for dim in range(value.dim())
+        ]
+        numbers = [
+            name
+            for name, value in self.scalars.items()
+            if type(value) is int and 0 <= value <= LONGEST_SIZE
+        ]
+        return self.choose([*reversed(numbers), *sizes])
+
+    def _integer(self) -> str:
+        numbers = [
+            name
+            for name, value in self.scalars.items()
+            if type(value) is int and abs(value) <= LONGEST_SIZE
+        ]
+        return self.choose([*reversed(numbers), "2", "3", "1", "5", "0"])
+
+    def _column(self) -> str:
+        return self._that(lambda value: value.dim() == 1)
+
+    def _one(self) -> str:
+        return self._that(lambda value: value.numel() == 1 and not value.is_complex())
 
     def _dtype(self) -> str:
         return self.choose(DTYPES)
@@ -465,13 +532,15 @@ class _Filler:
         return self.choose([str(order) for order in orders])
 
 
-def _inputs(kinds: Sequence[int], seed: int) -> tuple[Tensor, ...]:
+def _inputs(recipe: Recipe, sizes: Sequence[int], seed: int) -> tuple[Any, ...]:
     torch.manual_seed(seed)
-    namespace = dict(NAMES)
-    values: list[Tensor] = []
-    for kind in kinds:
-        namespace["latest"] = values[-1].detach() if values else torch.randn(2, 3)
-        values.append(eval(INPUTS[kind % len(INPUTS)], namespace))
+    kinds = VOCABULARIES[recipe.vocabulary].inputs
+    namespace = {**NAMES, **dict(zip("abc", sizes, strict=False))}
+    values: list[Any] = []
+    for kind in recipe.inputs:
+        tensors = [value for value in values if isinstance(value, Tensor)]
+        namespace["latest"] = tensors[-1].detach() if tensors else torch.randn(2, 3)
+        values.append(eval(kinds[kind % len(kinds)], namespace))
     return tuple(values)
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
 INPUTS = (
     "torch.randn(2, 3)",
     "torch.randn(2, 3)",
@@ -490,3 +494,31 @@ BLOCKS = (
     "torch.autograd.set_grad_enabled(False)",
 )
 """What lines may stand in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What the numbers of a recipe stand for.
+
+    Attributes:
+        inputs: Kinds of inputs.
+        expressions: What makes values.
+        statements: What makes none.
+        blocks: What lines may stand in.
+        names: What the text may refer to besides.
+    """
+
+    inputs: tuple[str, ...]
+    expressions: tuple[str, ...]
+    statements: tuple[str, ...]
+    blocks: tuple[str, ...]
+    names: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def lines(self) -> int:
+        """Number of kinds of lines; the first repeats an earlier one with other operands."""
+        return 1 + len(self.expressions) + len(self.statements)
+
+
+PLAIN = Vocabulary(INPUTS, EXPRESSIONS, STATEMENTS, BLOCKS)
+"""Programs whose sizes are numbers."""

@@ -10,22 +10,23 @@ from __future__ import annotations
 import contextlib
 import enum
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch._dynamo
+from resized import check_resized
+from running import SEED, attempt, copied, differing_results, run, settings_restored, told
 from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx import traceback as fx_traceback
 from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 import hopyard
 from hopyard.testing import assert_same_assumptions, assert_same_graph
 
-SEED = 2026
 GENERATED = re.compile(r"<eval_with_key>[^\"]*")
 PROVENANCE = ("stack_trace", "original_aten", "nn_module_stack", "torch_fn", "custom")
 """What nodes tell of where they come from, as far as two captures in a row tell the same."""
@@ -73,12 +74,14 @@ class Verdict:
         detail: What differs, or what was raised.
         not_computed: Why the numbers were not compared; empty if they were.
         nodes: Length of the graph.
+        resized: What came of inputs of other sizes, how often.
     """
 
     outcome: Outcome
     detail: str = ""
     not_computed: str = ""
     nodes: int = 0
+    resized: Mapping[str, int] = field(default_factory=dict)
 
 
 def compare(
@@ -91,6 +94,7 @@ def compare(
     others: Sequence[Any] | None = None,
     tolerance: float = 0.0,
     not_computed: str | None = None,
+    resized: Sequence[Sequence[Any]] = (),
 ) -> Verdict:
     """Capture `function` with both tracers and compare graphs, generated code and results.
 
@@ -105,16 +109,17 @@ def compare(
             The graphs' numbers must be equal to the last bit.
         not_computed: Why numbers must not be compared, or "" if they can be; found out from the
             graph by default.
+        resized: Arguments of other sizes. A symbolic graph must be right for those that it accepts.
     """
     with equal_terms(mode):
-        expected = _attempt(lambda: _capture(torch_make_fx, function, inputs, mode, decompositions))
-        actual = _attempt(lambda: _capture(hopyard.make_fx, function, inputs, mode, decompositions))
+        expected = attempt(lambda: _capture(torch_make_fx, function, inputs, mode, decompositions))
+        actual = attempt(lambda: _capture(hopyard.make_fx, function, inputs, mode, decompositions))
     if isinstance(actual, Exception):
         raised = isinstance(expected, Exception)
         outcome = Outcome.BOTH_RAISE if raised else Outcome.ONLY_OURS_RAISES
-        return Verdict(outcome, _told(actual))
+        return Verdict(outcome, told(actual))
     if isinstance(expected, Exception):
-        return Verdict(Outcome.ONLY_TORCHS_RAISES, _told(expected))
+        return Verdict(Outcome.ONLY_TORCHS_RAISES, told(expected))
     nodes = len(actual.graph.nodes)
     try:
         check_same(actual, expected)
@@ -124,13 +129,21 @@ def compare(
             outcome = Outcome.SAME_UNCACHED
         return Verdict(outcome, str(difference), nodes=nodes)
     reason = why_not_computed(expected) if not_computed is None else not_computed
+    found: Mapping[str, int] = {}
+    if resized and getattr(actual, "shape_env", None) is not None:
+        try:
+            found = check_resized(
+                actual, expected, function, resized, tolerance=tolerance, compute=not reason
+            )
+        except AssertionError as difference:
+            return Verdict(Outcome.DIFFER, str(difference), nodes=nodes)
     if reason:
-        return Verdict(Outcome.SAME, not_computed=reason, nodes=nodes)
+        return Verdict(Outcome.SAME, not_computed=reason, nodes=nodes, resized=found)
     values = inputs if others is None else others
-    result = _attempt(lambda: run(actual, values))
-    problem = differing_results(result, _attempt(lambda: run(expected, values)))
+    result = attempt(lambda: run(actual, values))
+    problem = differing_results(result, attempt(lambda: run(expected, values)))
     if not problem and eager:
-        plain = _attempt(lambda: run(function, values))
+        plain = attempt(lambda: run(function, values))
         problem = differing_results(result, plain, tolerance)
         if (
             problem
@@ -139,7 +152,8 @@ def compare(
         ):
             return Verdict(Outcome.SAME, not_computed=FAKES_DIFFER, nodes=nodes)
         problem = problem and f"the graph does not compute what the function does: {problem}"
-    return Verdict(Outcome.DIFFER if problem else Outcome.SAME, problem, nodes=nodes)
+    outcome = Outcome.DIFFER if problem else Outcome.SAME
+    return Verdict(outcome, problem, nodes=nodes, resized=found)
 
 
 def check_same(actual: GraphModule, expected: GraphModule) -> None:
@@ -184,44 +198,6 @@ def entries(node: torch.fx.Node) -> list[str]:
     return [*sorted(node.meta), *told]
 
 
-def copied(values: Sequence[Any]) -> tuple[Any, ...]:
-    """Return `values` with tensors copied; strides, offsets and shared memory stay."""
-    storages: dict[int, torch.UntypedStorage] = {}
-    return tuple(
-        _copied_tensor(value, storages) if isinstance(value, Tensor) else value for value in values
-    )
-
-
-def run(function: Callable[..., Any], inputs: Sequence[Any]) -> tuple[Any, Any]:
-    """Return what a function makes of a copy of `inputs`, and that copy as the function leaves it.
-
-    A graph runs without autograd, and outside inference mode: what autograd did is in the graph.
-    """
-    given = copied(inputs)
-    is_graph = isinstance(function, GraphModule)
-    if is_graph:
-        given = tree_map_only(Tensor, _plain, given)
-    torch.manual_seed(SEED)
-    with _settings_restored(), torch.set_grad_enabled(not is_graph):
-        return function(*given), given
-
-
-def differing_results(one: Any, other: Any, tolerance: float = 0.0) -> str:
-    """Return how two results of :func:`run`, or exceptions instead, differ; "" if they do not."""
-    if isinstance(one, Exception) or isinstance(other, Exception):
-        if isinstance(one, Exception) and isinstance(other, Exception):
-            return ""
-        return f"one run gives {_told(one)}, the other {_told(other)}"
-    ours, theirs = tree_leaves(one), tree_leaves(other)
-    if len(ours) != len(theirs):
-        return f"{len(ours)} and {len(theirs)} results"
-    for index, (left, right) in enumerate(zip(ours, theirs, strict=True)):
-        problem = _differing_values(left, right, tolerance)
-        if problem:
-            return f"result {index}: {problem}"
-    return ""
-
-
 def why_not_computed(graph_module: GraphModule) -> str:
     """Return why running a graph twice need not give equal numbers, or ""."""
     for node in graph_module.graph.nodes:
@@ -243,7 +219,7 @@ def _capture(
     # Operators that hand their bodies to Dynamo see other sizes when it has seen these before.
     torch._dynamo.reset()
     # While metadata is copied, nodes also tell the operator and the autograd node they come from.
-    with _settings_restored(), fx_traceback.preserve_node_meta():
+    with settings_restored(), fx_traceback.preserve_node_meta():
         graph_module: GraphModule = made_by(make, function, mode, decompositions)(*given)
     return graph_module
 
@@ -278,7 +254,7 @@ def _differs_from_real(
     decompositions: dict[Any, Any] | None,
 ) -> bool:
     mode = mode.replace("fake", "real")
-    real = _attempt(lambda: _capture(hopyard.make_fx, function, inputs, mode, decompositions))
+    real = attempt(lambda: _capture(hopyard.make_fx, function, inputs, mode, decompositions))
     if isinstance(real, Exception):
         return False
     try:
@@ -304,69 +280,5 @@ def _is_same_uncached(
     return True
 
 
-@contextlib.contextmanager
-def _settings_restored() -> Iterator[None]:
-    dtype = torch.get_default_dtype()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(dtype)
-        torch.use_deterministic_algorithms(deterministic)
-
-
-def _attempt(action: Callable[[], Any]) -> Any:
-    try:
-        return action()
-    except Exception as error:  # noqa: BLE001
-        return error
-
-
-def _copied_tensor(tensor: Tensor, storages: dict[int, torch.UntypedStorage]) -> Tensor:
-    plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
-    if not plain or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
-        copy = tensor.detach().clone()
-    else:
-        source = tensor.untyped_storage()
-        storage = storages.setdefault(source._cdata, source.clone())
-        copy = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        copy.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())
-    if tensor.is_inference():
-        with torch.inference_mode():
-            return copy.clone()
-    # `.data` starts to count the writes anew: autograd sees a tensor that nobody has written to.
-    copy = copy.data
-    if isinstance(tensor, torch.nn.Parameter):
-        return torch.nn.Parameter(copy, tensor.requires_grad)
-    return copy.requires_grad_(tensor.requires_grad)
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.clone() if tensor.is_inference() else tensor.detach()
-
-
 def _seen(tensor: Tensor) -> str:
     return f"{tensor.dtype} {tuple(tensor.shape)} {tensor.stride()} {tensor.device}"
-
-
-def _differing_values(one: Any, other: Any, tolerance: float) -> str:
-    if isinstance(one, Tensor) is not isinstance(other, Tensor):
-        return f"{type(one).__name__} and {type(other).__name__}"
-    if not isinstance(one, Tensor):
-        same = (type(one), one) == (type(other), other) or (one != one and other != other)
-        return "" if same else f"{one!r} and {other!r}"
-    try:
-        torch.testing.assert_close(
-            one.detach(), other.detach(), rtol=tolerance, atol=tolerance, equal_nan=True
-        )
-    except AssertionError as difference:
-        return str(difference)
-    return ""
-
-
-def _told(value: Any) -> str:
-    if not isinstance(value, Exception):
-        return "a result"
-    first = (str(value).strip().splitlines() or [""])[0]
-    cause = f" (from {_told(value.__cause__)})" if isinstance(value.__cause__, Exception) else ""
-    return f"{type(value).__name__}: {first[:200]}{cause[:200]}"

@@ -17,19 +17,23 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import transformers
-from agreement import HIDDEN, MODES, PRE_DISPATCH, SEED, Outcome, Verdict, compare
+from agreement import HIDDEN, MODES, PRE_DISPATCH, Outcome, Verdict, compare
+from resized import ACCEPTED
+from running import SEED
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 FORMS = ("forward", "training")
 TOLERANCE = 1e-5
+STEPS = (1, 2, 4, -8)
+"""Sizes of inputs besides the example's; the last has a batch of one."""
 
 NO_DROPOUT = {
     "attention_dropout": 0.0,
@@ -65,13 +69,15 @@ class Architecture:
         model: The model's class.
         config: Its configuration's class.
         settings: What the configuration is given.
-        inputs: Makes example inputs, by the names of parameters.
+        inputs: Makes inputs, by the names of parameters: examples, or by a step of a batch and, if
+            the model allows, a length that is so much larger. The sizes of the examples are none of
+            the model's own, with which a symbolic capture would take them for the same.
     """
 
     model: str
     config: str
     settings: dict[str, Any]
-    inputs: Callable[[], dict[str, Tensor]]
+    inputs: Callable[..., dict[str, Tensor]]
 
     def make(self) -> nn.Module:
         """Return the model in evaluation mode, where nothing is dropped or drawn."""
@@ -83,46 +89,44 @@ class Architecture:
         return model.eval()
 
 
-def tokens() -> dict[str, Tensor]:
+def tokens(step: int = 0) -> dict[str, Tensor]:
     # With a mask, decoders do not look for packed sequences in the values of positions; without
     # one, encoders do not look whether it masks anything. Reading is refused, by torch as well.
-    return {"input_ids": torch.randint(2, 50, (2, 6)), "attention_mask": torch.ones(2, 6).long()}
+    ids = tokens_only(step)["input_ids"]
+    return {"input_ids": ids, "attention_mask": torch.ones(ids.shape).long()}
 
 
-def token_pairs() -> dict[str, Tensor]:
-    return {
-        **tokens_only(),
-        "decoder_input_ids": torch.randint(2, 50, (2, 4)),
-        "decoder_attention_mask": torch.ones(2, 4).long(),
-    }
+def tokens_only(step: int = 0) -> dict[str, Tensor]:
+    return {"input_ids": torch.randint(2, 50, (9 + step, 11 + 2 * max(step, 0)))}
 
 
-def picture() -> dict[str, Tensor]:
-    return {"pixel_values": torch.randn(2, 3, 16, 16)}
+def token_pairs(step: int = 0) -> dict[str, Tensor]:
+    return {**tokens_only(step), **decoded(step)}
 
 
-def large_picture() -> dict[str, Tensor]:
-    return {"pixel_values": torch.randn(1, 3, 32, 32)}
+def decoded(step: int) -> dict[str, Tensor]:
+    ids = torch.randint(2, 50, (9 + step, 10 + max(step, 0)))
+    return {"decoder_input_ids": ids, "decoder_attention_mask": torch.ones(ids.shape).long()}
 
 
-def sound() -> dict[str, Tensor]:
-    return {"input_values": torch.randn(1, 400)}
+def picture(step: int = 0) -> dict[str, Tensor]:
+    return {"pixel_values": torch.randn(9 + step, 3, 16, 16)}
 
 
-def spectrogram() -> dict[str, Tensor]:
-    return {
-        "input_features": torch.randn(1, 8, 12),
-        "decoder_input_ids": torch.randint(2, 50, (1, 4)),
-        "decoder_attention_mask": torch.ones(1, 4).long(),
-    }
+def large_picture(step: int = 0) -> dict[str, Tensor]:
+    return {"pixel_values": torch.randn(9 + step, 3, 32, 32)}
 
 
-def tokens_only() -> dict[str, Tensor]:
-    return {"input_ids": torch.randint(2, 50, (2, 6))}
+def sound(step: int = 0) -> dict[str, Tensor]:
+    return {"input_values": torch.randn(9 + step, 400 + 40 * max(step, 0))}
 
 
-def tokens_and_picture() -> dict[str, Tensor]:
-    return {**tokens(), **picture()}
+def spectrogram(step: int = 0) -> dict[str, Tensor]:
+    return {"input_features": torch.randn(9 + step, 8, 12), **decoded(step)}
+
+
+def tokens_and_picture(step: int = 0) -> dict[str, Tensor]:
+    return {**tokens(step), **picture(step)}
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -296,7 +300,9 @@ def main() -> int:
     for name in names:
         print(f"{name:12}", end="", flush=True)
         for (form, mode), verdict in sweep(name, columns):
-            told = f"{verdict.outcome.value} ({verdict.nodes} nodes)"
+            accepted = verdict.resized.get(ACCEPTED)
+            sizes = "" if accepted is None else f", {accepted + 1} sizes"
+            told = f"{verdict.outcome.value} ({verdict.nodes} nodes{sizes})"
             print(f"{told:>36}", end="", flush=True)
             if verdict.outcome not in (Outcome.SAME, Outcome.BOTH_RAISE):
                 command = f"python tests/sweep/sweep_models.py --only {name} --mode {mode}"
@@ -309,24 +315,45 @@ def main() -> int:
 
 
 def sweep(name: str, columns: list[tuple[str, str]]) -> Iterator[tuple[tuple[str, str], Verdict]]:
-    """Compare the captures of one architecture in each form and mode."""
+    """Compare the captures of one architecture in each form and mode.
+
+    With integers, the captured function takes a number besides and computes with it. Symbolic
+    graphs are run at other sizes as well.
+    """
     architecture = ARCHITECTURES[name]
-    model, inputs = architecture.make(), architecture.inputs()
+    model = architecture.make()
     for form, mode in columns:
         make = forward if form == "forward" else training
-        function, values = make(model, inputs)
+        function, _ = make(model, architecture.inputs())
+        if mode == "integers":
+            function = scaled(function)
+        inputs, *resized = (
+            [*[3 + abs(step)] * (mode == "integers"), *make(model, architecture.inputs(step))[1]]
+            for step in (0, *STEPS)
+        )
         hidden = form == "training" and mode.startswith(PRE_DISPATCH)
         yield (
             (form, mode),
             compare(
                 function,
-                values,
+                inputs,
                 mode,
                 eager=True,
                 tolerance=TOLERANCE,
                 not_computed=HIDDEN if hidden else None,
+                resized=resized,
             ),
         )
+
+
+def scaled(function: Callable[..., Sequence[Tensor]]) -> Callable[..., list[Tensor]]:
+    """Return a function that is given a number as well, and scales and pads by it."""
+
+    def with_number(count: int, *values: Tensor) -> list[Tensor]:
+        results = [result * count for result in function(*values)]
+        return [*results, torch.nn.functional.pad(results[0].reshape(-1), (0, count))]
+
+    return with_number
 
 
 def forward(

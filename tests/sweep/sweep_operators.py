@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from agreement import MODES, SEED, Outcome, Verdict, compare
+from agreement import MODES, Outcome, Verdict, compare
+from running import SEED
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 

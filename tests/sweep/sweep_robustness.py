@@ -23,7 +23,8 @@ from unittest import mock
 
 import sweep_models
 import torch
-from agreement import MODES, copied, made_by
+from agreement import MODES, made_by
+from running import copied
 from torch import Tensor
 from torch._ops import mode_stack_state_for_pre_dispatch
 from torch.fx import Graph, GraphModule, Node

@@ -132,6 +132,20 @@ def alternates_inference(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
     return inside, again, x * 2, x * 2
 
 
+def views_inference_tensors_outside(x: Tensor, y: Tensor) -> list[Any]:
+    with torch.inference_mode():
+        inside = x * 2
+    views = [each for _ in range(2) for each in (inside.view_as(inside), inside.t(), inside[0])]
+    views += [each for _ in range(2) for each in (x.view_as(x), x.t(), x[0])]
+    views += [each.view_as(each) for each in views]
+    return [*views, *(each.is_inference() for each in views)]
+
+
+def pads_what_is_trained(x: Tensor, y: Tensor) -> list[Tensor]:
+    trained = x.detach().requires_grad_()
+    return [torch.nn.functional.pad(trained, (0, trained.shape[0])) for _ in range(3)]
+
+
 def alternates_autocast(x: Tensor, y: Tensor) -> list[Tensor]:
     results = [x @ y.t()]
     for dtype in (torch.bfloat16, torch.half, torch.bfloat16):

@@ -107,6 +107,18 @@ def test_a_late_use(noting: Callable[[], AbstractContextManager[Any]]) -> None:
     assert ({"first": 1} in noted) == (noting is preserve_node_meta)
 
 
+def test_chains_are_longer_than_calls_can_nest() -> None:
+    def counts(x: Tensor) -> Tensor:
+        number = x.shape[0]
+        for _ in range(2000):
+            number = number + x.shape[1]
+        return x.sin() * number
+
+    names = [node.name for node in captured(hopyard.make_fx, counts).graph.nodes]
+    assert names[:3] == ["x_1", "sym_size_int", "sym_size_int_1"]
+    assert names[-4:] == ["add_1999", "sin", "mul", "output"]
+
+
 def test_places_are_filled_in_any_order_and_outlive_their_neighbours() -> None:
     graph = Graph()
     writer = NodeWriter(graph)

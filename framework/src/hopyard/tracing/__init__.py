@@ -29,6 +29,8 @@ from ._isolation import fake_signature as fake_signature
 from ._isolation import get_innermost_proxy_mode as get_innermost_proxy_mode
 from ._isolation import get_isolated_graphmodule as get_isolated_graphmodule
 from ._isolation import get_proxy_mode as get_proxy_mode
+from ._isolation import maybe_disable_thunkify as maybe_disable_thunkify
+from ._isolation import maybe_enable_thunkify as maybe_enable_thunkify
 from ._isolation import trace_subgraph as trace_subgraph
 from ._isolation import wrapper_and_args_for_make_fx as wrapper_and_args_for_make_fx
 from ._make_fx import TRACING_MODES as TRACING_MODES

@@ -44,6 +44,42 @@ def disable_proxy_modes_tracing() -> Iterator[ProxyTorchDispatchMode | None]:
         yield mode
 
 
+@contextmanager
+def maybe_enable_thunkify() -> Iterator[None]:
+    """Let computations with symbolic numbers enter the graph only if something uses them.
+
+    So it is while an operator runs. For a program's own computations it is for code that computes
+    many sizes of which few are used. Without a capture on this thread, nothing changes.
+    """
+    with _thunkify(True):
+        yield
+
+
+@contextmanager
+def maybe_disable_thunkify() -> Iterator[None]:
+    """Let computations with symbolic numbers enter the graph where the program does them.
+
+    It undoes :func:`maybe_enable_thunkify` for a part of what that surrounds.
+    """
+    with _thunkify(False):
+        yield
+
+
+@contextmanager
+def _thunkify(enabled: bool) -> Iterator[None]:
+    mode = get_proxy_mode()
+    if mode is None:
+        yield
+        return
+    # Whoever records, ours or torch's, tells by its tracer.
+    tracer = mode.tracer
+    before, tracer.enable_thunkify = tracer.enable_thunkify, enabled
+    try:
+        yield
+    finally:
+        tracer.enable_thunkify = before
+
+
 def trace_subgraph(
     function: Callable[..., Any],
     *args: Any,

@@ -22,7 +22,7 @@ from .._torch.pytree import TreeSpec, tree_flatten, tree_unflatten
 from ..errors import UnknownNameError, UsageError
 from ..plugins import KERNEL_MODES, resolve
 from ._inputs import fake_mode_for, fakify, refuse_transformed, symbolize
-from ._mode import DecompositionTable
+from ._mode import DecompositionTable, with_defaults
 from ._tracer import Placeholder, Tracer, TracingOptions, suspended
 from .predispatch._hidden import warn_of_hidden_tensors
 from .provenance._module_stack import ModulePaths
@@ -106,7 +106,7 @@ def make_fx(
         options = TracingOptions(
             tracing_mode,
             fake_mode,
-            dict(decomposition_table or {}),
+            with_defaults(decomposition_table),
             surroundings=_kernel_modes(request, functions=not _disable_torch_fn_metadata_mode),
             stack_traces=_stack_traces(record_stack_traces, modules),
             pre_dispatch=pre_dispatch,

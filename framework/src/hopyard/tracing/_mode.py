@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ from .._torch.fake import (
 from .._torch.inductor import emulates_precision_casts
 from .._torch.proxies import ProxyTorchDispatchMode
 from .._torch.pytree import tree_flatten, tree_leaves
-from .._torch.symbolic import GuardOnDataDependentSymNode, SymNode
+from .._torch.symbolic import GuardOnDataDependentSymNode, SymNode, is_accessor_node
 from ..errors import CaptureError, DataDependentError, UnsupportedError
 from ._explanations import note_failure
 from .bridge._torch_tracer import TorchTracer
@@ -65,6 +66,15 @@ REFUSALS = (
 """What only a capture raises. A program that catches it took a path that it would not take by
 itself.
 """
+
+
+def with_defaults(table: DecompositionTable | None) -> DecompositionTable:
+    """Return a decomposition table with what is decomposed in every capture, unless it says how."""
+    return {aten.sym_numel.default: _number_of_elements, **(table or {})}
+
+
+def _number_of_elements(tensor: Tensor) -> int:
+    return functools.reduce(operator.mul, tensor.shape, 1)
 
 
 class TracingMode(ProxyTorchDispatchMode):
@@ -171,7 +181,7 @@ class TracingMode(ProxyTorchDispatchMode):
         right: SymNode,
         compute: Callable[[Any, Any], SymNode],
     ) -> SymNode:
-        """Do as :meth:`__sym_dispatch__` does, for numbers that remember what they compute."""
+        """Do as `__sym_dispatch__` does, for numbers that remember what they compute."""
         if function is operator.mul:
             if right.constant == 1:
                 return left
@@ -278,6 +288,9 @@ class TracingMode(ProxyTorchDispatchMode):
         node = recorder.call(func, args, kwargs, func.overloadpacket.__name__)
         if needs_exact_strides(func):
             recorder.values.annotate_operands(node)
+        if is_accessor_node(node):
+            # Above autograd sizes that are plain numbers are asked for by an operator as well.
+            recorder.symbols.used = True
         output = self._run(func, args, kwargs)
         recorder.bind_symbols(node, output, self._capture.shape_env)
         constant = folder.result(func, args, output)

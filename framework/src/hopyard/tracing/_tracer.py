@@ -23,7 +23,7 @@ from .._torch.symbolic import ShapeEnv, insert_deferred_runtime_asserts
 from ..errors import CaptureError, HopyardError, UnsupportedError
 from ._explanations import explain
 from ._inputs import refuse_transformed
-from ._mode import DecompositionTable, TracingMode
+from ._mode import DecompositionTable, TracingMode, with_defaults
 from ._techniques import Techniques
 from .bridge._reentry import announced
 from .bridge._regions import Region, lift_captured
@@ -291,7 +291,7 @@ class Tracer:
             self.options, stack_traces=None if traces is None else traces.for_region()
         )
         if decompositions is not None:
-            options = dataclasses.replace(options, decompositions=decompositions)
+            options = dataclasses.replace(options, decompositions=with_defaults(decompositions))
         return Tracer(options, self)
 
     def trace_region(self, body: Callable[..., Any], operands: Sequence[Any], name: str) -> Region:

@@ -9,8 +9,9 @@ arguments, and of state that operators can see. All of that is the key:
 - for any other argument: its type and its value, so that 1, 1.0 and True differ
 - for lists, tuples and keywords: their kind, length and names
 - for a tensor with symbolic sizes: its look, that is its sizes as expressions, and which of them
-  are one number; for a symbolic number: its expression; for both, which numbers of the call are one
-  number, since the output may pass them on, and what is known of symbols: guards and replacements
+  are one number, and whether it was made in inference mode; for a symbolic number: its expression;
+  for both, which numbers of the call are one number, since the output may pass them on, and what is
+  known of symbols: guards and replacements
 - the default dtype, the grad and inference modes, deterministic algorithms, mkldnn and cudnn,
   autocast, and the thread's included and excluded dispatch keys
 
@@ -347,6 +348,7 @@ class FakeCalls(_Calls):
             assert self._looks is not None
             self._looks.refresh(metadata)
             key.append(metadata.look)
+            key.append(tensor.is_inference())
             numbers += metadata.numbers
         else:
             key.append(metadata)

@@ -152,9 +152,13 @@ class FakeFactory:
         device: torch.device,
     ) -> Tensor:
         """Return a fake tensor that shares the storage of the fake tensor `source`."""
-        if is_inference_mode_enabled() or source._has_symbolic_sizes_strides:
-            # A tensor that is made without the dispatcher has no version counter there. Nor can
-            # symbolic offsets be read as plain ones.
+        if (
+            is_inference_mode_enabled()
+            or source.is_inference()
+            or source._has_symbolic_sizes_strides
+        ):
+            # A tensor that is made without the dispatcher has no version counter there, and is
+            # no inference tensor elsewhere. Nor can symbolic offsets be read as plain ones.
             return self.dispatched_view(source, shape, stride, offset, dtype, device)
         if dtype is source.dtype:
             element = reinterpret(source, shape, stride, offset - int(source.storage_offset()))

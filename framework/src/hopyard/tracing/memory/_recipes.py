@@ -161,6 +161,9 @@ def recipe_for(
     same = [position for position, operand in enumerate(operands) if operand is output]
     if same:
         return Returned(same[0]) if len(same) == 1 else None
+    if output.requires_grad:
+        # Autograd was on inside of the operator, which what is made directly does not repeat.
+        return None
     storage = output.untyped_storage()._cdata
     sharing = [
         position

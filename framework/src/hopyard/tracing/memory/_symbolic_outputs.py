@@ -140,8 +140,11 @@ def symbolic_output(
             and identities(source.values) == identities(values)
         ):
             return Unchanged(operand)
-        if source.dtype is not metadata.dtype or is_inference_mode_enabled():
-            # There, a tensor that is made without the dispatcher has no version counter.
+        if source.dtype is not metadata.dtype:
+            return None
+        if is_inference_mode_enabled() or operands[operand].is_inference():
+            # There, a tensor that is made without the dispatcher has no version counter; elsewhere,
+            # it would be no inference tensor.
             return None
     plan = numbers.plan(values)
     is_contiguous = knows_that_it_is_contiguous(output, metadata, fakes)

@@ -14,6 +14,7 @@ from ..._torch.dispatch import OpOverload
 from ..._torch.graphs import LazyGraphModule
 from ..._torch.objects import BackwardState
 from ..._torch.proxies import are_slots_kept
+from ..._torch.pytree import tree_leaves, tree_map_only
 from ..._torch.symbolic import ShapeEnv, compute_unbacked_bindings
 from .._atoms import ATOMS
 from ..memory._metadata import Metadata
@@ -22,7 +23,7 @@ from ..provenance._module_views import base_of
 from ..provenance._origin import Origin
 from ..symbols._arithmetic import Arithmetic
 from ..symbols._deferred import Deferred
-from ..symbols._tracker import SymbolTracker, is_symbolic
+from ..symbols._tracker import SYMBOLIC, SymbolTracker, is_symbolic
 from ._attributes import Attributes
 from ._cleanup import merge_symbols, remove_unused_symbols
 from ._leaks import new_slots
@@ -110,7 +111,14 @@ class Recorder:
         kwargs: Mapping[str, Any],
         name: str,
     ) -> Node:
-        """Add a call whose arguments are the program's own values."""
+        """Add a call whose arguments are the program's own values.
+
+        As in torch's graphs, its numbers are computed before constants among its operands are read.
+        """
+        if self.symbols.used:
+            for leaf in tree_leaves((args, kwargs)):
+                if is_symbolic(leaf):
+                    self.symbols.lower(leaf)
         lowered = tuple([self.lower(item) for item in args])
         keywords = {key: self.lower(item) for key, item in kwargs.items()}
         return self._mark(self.nodes.call(target, lowered, keywords, self._identifier(name)))
@@ -177,6 +185,8 @@ class Recorder:
 
     def output(self, value: Any, annotation: Any = None) -> Node:
         """Close the graph. `annotation` is the return annotation of the captured function."""
+        if self.symbols.used:
+            value = tree_map_only(SYMBOLIC, self.symbols.returned, value)
         lowered = (self.lower(value),)
         node = self.graph.create_node("output", "output", lowered, {}, type_expr=annotation)
         return self._mark(node)

@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule, Interpreter, Node
 
+from hopyard_hookspecs import TracingMode as TracingModeName
+
 from ..._torch.dispatch import HigherOrderOperator
 from ..._torch.fake import detect_fake_mode
 from ..._torch.proxies import current_proxy_mode
 from ..._torch.pytree import tree_map_only
 from ...errors import UsageError
 from .._make_fx import trace_function
-from .._mode import DecompositionTable
+from .._mode import DecompositionTable, with_defaults
 from .._tracer import Tracer, TracingOptions
 from ._appender import GraphAppender
 from ._replay import Replay
@@ -171,7 +173,8 @@ def selective_decompose(
         return _SelectiveReplay(graph_module, selection).run(*given)
 
     fake_mode = detect_fake_mode(args)
-    options = TracingOptions("real" if fake_mode is None else "fake", fake_mode)
+    mode: TracingModeName = "real" if fake_mode is None else "fake"
+    options = TracingOptions(mode, fake_mode, with_defaults(None))
     return trace_function(Tracer(options), joint if trace_joint_graph else alone, args)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import sympy  # type: ignore[import-untyped]
@@ -27,18 +27,52 @@ class Deferred:
         deferred._node = node
         return deferred
 
+    @property
+    def is_placed(self) -> bool:
+        """Whether the node exists, or has the name and the place that it will have."""
+        return self._node is not None
+
     def force(self) -> Node:
         """Return the node."""
         if self._node is None:
-            self._node = self._make()
+            for deferred in _operands_first(self, lambda each: each._node is not None):
+                deferred._node = deferred._node or deferred._make()
+        assert self._node is not None
         return self._node
 
     def reserve(self) -> None:
         """Let the node have the name and the place that it would get if it were made now."""
-        self.force()
+        if not self.is_placed:
+            for deferred in _operands_first(self, lambda each: each.is_placed):
+                deferred._take_place()
+
+    def _operands(self) -> Iterator[Deferred]:
+        """Find the operands, in the order in which their nodes are made."""
+        return iter(())
 
     def _make(self) -> Node:
+        """Make the node, when those of the operands have been made."""
         raise NotImplementedError
+
+    def _take_place(self) -> None:
+        """Do as :meth:`reserve` does, when the operands have their places."""
+        self.force()
+
+
+def _operands_first(last: Deferred, is_done: Callable[[Deferred], bool]) -> Iterator[Deferred]:
+    """Yield what is not done, for the caller to do, each after its operands.
+
+    Chains of operands can be longer than Python calls can nest.
+    """
+    pending = [(last, last._operands())]
+    while pending:
+        deferred, operands = pending[-1]
+        missing = next((each for each in operands if not is_done(each)), None)
+        if missing is None:
+            pending.pop()
+            yield deferred
+        else:
+            pending.append((missing, missing._operands()))
 
 
 class Thunk(Deferred):
@@ -56,6 +90,10 @@ class Thunk(Deferred):
 
 class Writer(Protocol):
     """Writes the calls that compute symbolic numbers."""
+
+    def operands(self, args: Sequence[Any]) -> Iterator[Deferred]:
+        """Yield what stands for the numbers among arguments, in order."""
+        ...
 
     def bind(self, argument: Any) -> Any:
         """Return an argument with what stands for its numbers now, in their places."""
@@ -101,10 +139,15 @@ class Computed(Deferred):
         self._number = number
         self._place = place
 
-    def reserve(self) -> None:
-        """Let the node have the name and the place that it would get if it were made now."""
-        if self._node is not None or self._place is not None:
-            return
+    @property
+    def is_placed(self) -> bool:
+        """Whether the node exists, or has the name and the place that it will have."""
+        return self._node is not None or self._place is not None
+
+    def _operands(self) -> Iterator[Deferred]:
+        return self._writer.operands(self._args)
+
+    def _take_place(self) -> None:
         # Other nodes may stand for the same symbols later.
         self._args = tuple([self._writer.bind(argument) for argument in self._args])
         self._place = self._writer.place(self._function)
@@ -154,10 +197,12 @@ class Query(Deferred):
         self._value = value
         self._place: Place | None = None
 
-    def reserve(self) -> None:
-        """Let the node have the name and the place that it would get if it were made now."""
-        if self._node is not None or self._place is not None:
-            return
+    @property
+    def is_placed(self) -> bool:
+        """Whether the node exists, or has the name and the place that it will have."""
+        return self._node is not None or self._place is not None
+
+    def _take_place(self) -> None:
         self._place = self._writer.place(self._function)
         if self._place is None:
             self.force()

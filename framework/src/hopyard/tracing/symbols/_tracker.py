@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 import sympy  # type: ignore[import-untyped]
@@ -164,6 +164,18 @@ class SymbolTracker:
             return number
         return self._find(value).force()
 
+    def returned(self, value: Symbolic) -> Node | int | float | bool:
+        """Return what stands for `value` in the output of the graph.
+
+        That is its node also if it has turned out to be a number since: by then, the program had
+        read it off an input or computed it.
+
+        Raises:
+            UnsupportedError: As in :meth:`lower`.
+        """
+        found = self.find(value)
+        return self.lower(value) if found is None else found.force()
+
     def knows(self, value: object) -> bool:
         """Say whether `value` itself is tracked."""
         return is_symbolic(value) and value.node in self._nodes
@@ -222,6 +234,16 @@ class SymbolTracker:
             return function(*args)
         self.record(function, args, result, lazily=False)
         return result
+
+    def operands(self, args: Sequence[Any]) -> Iterator[Deferred]:
+        """Yield what stands for the numbers among arguments, in order."""
+        for argument in args:
+            if isinstance(argument, Deferred):
+                yield argument
+            elif is_symbolic(argument):
+                yield self._find(argument)
+            elif isinstance(argument, (list, tuple)):
+                yield from self.operands(argument)
 
     def bind(self, argument: Any) -> Any:
         """Return an argument with what stands for its numbers now, in their places."""
