@@ -32,6 +32,7 @@ from hopyard._torch import (
     exporting,
     fake,
     flops,
+    functional,
     graphs,
     inductor,
     objects,
@@ -156,6 +157,23 @@ def _below_autograd() -> None:
     with dispatch.below_autograd():
         assert not (x * 2).requires_grad
     assert (x * 2).requires_grad
+
+
+@check("dispatch.is_dispatch_key_excluded")
+def _excluded_keys() -> None:
+    key = dispatch.DispatchKey.AutogradFunctionality
+    assert not dispatch.is_dispatch_key_excluded(key)
+    with dispatch.below_autograd():
+        assert dispatch.is_dispatch_key_excluded(key)
+
+
+@check("dispatch.without_autocast")
+def _without_autocast() -> None:
+    x = torch.ones(2, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        with dispatch.without_autocast():
+            assert (x @ x).dtype is torch.float32
+        assert (x @ x).dtype is torch.bfloat16
 
 
 @check("dispatch.keep_from_dynamo")
@@ -360,6 +378,17 @@ def _detached() -> None:
     detached = fake.fast_detach(mode, value)
     value.t_()
     assert detached.shape == (2, 3)
+
+
+@check("fake.fast_implementations")
+def _() -> None:
+    shortcuts = fake.fast_implementations()
+    assert shortcuts[aten.detach.default] is fake.fast_detach
+    mode = fake.FakeTensorMode(shape_env=symbolic.ShapeEnv())
+    value = mode.from_tensor(torch.ones(2, 3))
+    total = shortcuts[aten.add.Tensor](mode, value, value)
+    assert type(total) is fake.FakeTensor
+    assert total.shape == value.shape
 
 
 @check("fake.forbid_data_access")
@@ -757,6 +786,32 @@ def _fake_rules() -> None:
             assert widened(torch.ones(2)).shape == (7,)
     finally:
         del dispatch.higher_order_operators["door_tests__widened"]
+
+
+# functional
+
+
+@check("functional.FunctionalTensor", "functional.FunctionalTensorMode")
+@check("functional.functional_value", "functional.FUNCTIONAL_SLOT", "functional.functionalized")
+def _functional_tensors() -> None:
+    x = torch.ones(2)
+    seen: list[Tensor] = []
+
+    def add_in_place(given: Tensor) -> Tensor:
+        assert isinstance(given, functional.FunctionalTensor)
+        assert dispatch.infra_mode(functional.FUNCTIONAL_SLOT) is mode
+        assert functional.functional_value(given) is x
+        seen.append(given)
+        return given.add_(1)
+
+    mode = functional.FunctionalTensorMode()
+    result = functional.functionalized(add_in_place, mode)(x)
+    assert type(result) is Tensor
+    assert result.equal(torch.full((2,), 2.0))
+    assert x.equal(torch.ones(2))
+    assert functional.functional_value(x) is x
+    torch.func.functionalize(lambda y: seen.append(y))(x)
+    assert functional.functional_value(seen[1]).equal(x)
 
 
 # pytree and symbolic

@@ -20,6 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
 from torch.fx.traceback import annotate, preserve_node_meta
 
 import hopyard
+from hopyard.tracing import get_proxy_mode
 from hopyard.tracing.recording._nodes import NodeWriter
 
 ARITHMETIC: tuple[Callable[[Any, Any], Any], ...] = (
@@ -105,6 +106,25 @@ def test_a_late_use(noting: Callable[[], AbstractContextManager[Any]]) -> None:
     noted = [node.meta.get("custom") for node in ours.graph.nodes]
     assert noted == [node.meta.get("custom") for node in expected.graph.nodes]
     assert ({"first": 1} in noted) == (noting is preserve_node_meta)
+
+
+def test_who_looks_at_the_graph_sees_every_number() -> None:
+    seen: list[list[str]] = []
+
+    def looks(x: Tensor) -> Tensor:
+        assert x.shape[0] * 2 is not None
+        x = x.sin()
+        nodes = get_proxy_mode().tracer.graph.nodes
+        seen.append([node.name for node in nodes])
+        assert x.shape[1] * 2 is not None
+        seen.append([node.name for node in nodes])
+        return x
+
+    ours, expected = captured(hopyard.make_fx, looks), captured(torch_make_fx, looks)
+    assert described(ours.graph) == described(expected.graph)
+    assert seen[:2] == seen[2:]
+    assert seen[0][-3:] == ["sym_size_int", "mul", "sin"]
+    assert seen[1][-3:] == ["sin", "sym_size_int_1", "mul_1"]
 
 
 def test_chains_are_longer_than_calls_can_nest() -> None:

@@ -42,7 +42,6 @@ from ._tracer import Placeholder as Placeholder
 from ._tracer import Tracer as Tracer
 from ._tracer import TraceRuleFunction as TraceRuleFunction
 from ._tracer import TracingOptions as TracingOptions
-from ._tracer import refuse_lost_gradient as refuse_lost_gradient
 from ._tracer import suspended as suspended
 from .bridge._reentry import active_tracer as active_tracer
 from .bridge._regions import Region as Region

@@ -103,8 +103,8 @@ class Writer(Protocol):
         """Return an argument as a node holds it."""
         ...
 
-    def place(self, function: Callable[..., Any]) -> Place | None:
-        """Return a place for a call; None if the call cannot be left for later."""
+    def place(self, function: Callable[..., Any], deferred: Deferred) -> Place | None:
+        """Return a place for a call that `deferred` may write; None if it must be written now."""
         ...
 
     def write(
@@ -130,14 +130,13 @@ class Computed(Deferred):
         function: Callable[..., Any],
         args: tuple[Any, ...],
         number: SymNode,
-        place: Place | None = None,
     ) -> None:
         self._node = None
         self._writer = writer
         self._function = function
         self._args = args
         self._number = number
-        self._place = place
+        self._place: Place | None = None
 
     @property
     def is_placed(self) -> bool:
@@ -150,7 +149,11 @@ class Computed(Deferred):
     def _take_place(self) -> None:
         # Other nodes may stand for the same symbols later.
         self._args = tuple([self._writer.bind(argument) for argument in self._args])
-        self._place = self._writer.place(self._function)
+        self.place()
+
+    def place(self) -> None:
+        """Do as :meth:`reserve` does, if what stands for its operands is given and placed."""
+        self._place = self._writer.place(self._function, self)
         if self._place is None:
             self.force()
 
@@ -203,7 +206,7 @@ class Query(Deferred):
         return self._node is not None or self._place is not None
 
     def _take_place(self) -> None:
-        self._place = self._writer.place(self._function)
+        self._place = self._writer.place(self._function, self)
         if self._place is None:
             self.force()
 

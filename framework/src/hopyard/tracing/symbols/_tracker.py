@@ -69,6 +69,8 @@ class SymbolTracker:
         self._origin = origin
         self._nodes: dict[SymNode, Deferred | Unread] = {}
         self._symbols: dict[sympy.Expr, SymNode] = {}
+        self._placed: list[Deferred] = []
+        self._is_watched = False
         self.used = False
         self.arithmetic = arithmetic
 
@@ -141,13 +143,13 @@ class SymbolTracker:
         """
         if result.constant is not None:
             return
-        if lazily or not self._origin.is_silent:
+        if lazily:
             args = (wrap_number(left), wrap_number(right))
-            self.record(function, args, wrap_number(result), lazily=lazily)
+            self.record(function, args, wrap_number(result), lazily=True)
             return
-        bound = (self._bound(left), self._bound(right))
-        place = self._writer.take_place(self._name(function))
-        self._track(result, Computed(self, function, bound, result, place))
+        deferred = Computed(self, function, (self._bound(left), self._bound(right)), result)
+        deferred.place()
+        self._track(result, deferred)
 
     def lower(self, value: Symbolic) -> Node | int | float | bool:
         """Return what stands for `value` in a node's arguments: a number if it is one.
@@ -263,11 +265,20 @@ class SymbolTracker:
             return tuple([self.lower_argument(item) for item in argument])
         return argument
 
-    def place(self, function: Callable[..., Any]) -> Place | None:
-        """Return a place for a call; None if it must be written now, to tell where it is from."""
-        if not self._origin.is_silent:
+    def place(self, function: Callable[..., Any], deferred: Deferred) -> Place | None:
+        """Return a place for a call that `deferred` may write; None if it must be written now."""
+        if self._is_watched or not self._origin.is_silent:
+            # What is written on a node tells what goes on now.
             return None
+        self._placed.append(deferred)
         return self._writer.take_place(self._name(function))
+
+    def write_all(self) -> None:
+        """Write what has a place, and from now on all at once: somebody looks at the graph."""
+        self._is_watched = True
+        for deferred in self._placed:
+            deferred.force()
+        self._placed.clear()
 
     def write(
         self, function: Callable[..., Any], args: tuple[Any, ...], value: Any, place: Place | None
