@@ -88,6 +88,9 @@ class Recorder:
         self._module_class = LazyGraphModule if lazy_code else GraphModule
         self.nodes = NodeWriter(self.graph)
         self.symbols = SymbolTracker(self.graph, self.nodes, self.origin, arithmetic)
+        if graph is not None:
+            # Whose graph it is sees each node that is added.
+            self.symbols.write_all()
         self._names: dict[OpOverload, str] = {}
         self._mark = self.origin.mark
         self._object_names: dict[Any, str] = {}
