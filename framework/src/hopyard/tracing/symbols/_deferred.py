@@ -13,30 +13,32 @@ from ..recording._nodes import Place
 
 
 class Deferred:
-    """A node that is made when it is first asked for."""
+    """A node that is made when it is first asked for.
 
-    __slots__ = ("_node",)
+    Attributes:
+        is_placed: Whether the node exists, or has the name and the place that it will have.
+    """
+
+    __slots__ = ("_node", "is_placed")
 
     def __init__(self) -> None:
         self._node: Node | None = None
+        self.is_placed = False
 
     @classmethod
     def made(cls, node: Node) -> Deferred:
         """Return one whose node exists."""
         deferred = Deferred()
         deferred._node = node
+        deferred.is_placed = True
         return deferred
-
-    @property
-    def is_placed(self) -> bool:
-        """Whether the node exists, or has the name and the place that it will have."""
-        return self._node is not None
 
     def force(self) -> Node:
         """Return the node."""
         if self._node is None:
             for deferred in _operands_first(self, lambda each: each._node is not None):
                 deferred._node = deferred._node or deferred._make()
+                deferred.is_placed = True
         assert self._node is not None
         return self._node
 
@@ -44,7 +46,8 @@ class Deferred:
         """Let the node have the name and the place that it would get if it were made now."""
         if not self.is_placed:
             for deferred in _operands_first(self, lambda each: each.is_placed):
-                deferred._take_place()
+                if not deferred.is_placed:
+                    deferred._take_place()
 
     def _operands(self) -> Iterator[Deferred]:
         """Find the operands, in the order in which their nodes are made."""
@@ -132,16 +135,12 @@ class Computed(Deferred):
         number: SymNode,
     ) -> None:
         self._node = None
+        self.is_placed = False
         self._writer = writer
         self._function = function
         self._args = args
         self._number = number
         self._place: Place | None = None
-
-    @property
-    def is_placed(self) -> bool:
-        """Whether the node exists, or has the name and the place that it will have."""
-        return self._node is not None or self._place is not None
 
     def _operands(self) -> Iterator[Deferred]:
         return self._writer.operands(self._args)
@@ -154,6 +153,7 @@ class Computed(Deferred):
     def place(self) -> None:
         """Do as :meth:`reserve` does, if what stands for its operands is given and placed."""
         self._place = self._writer.place(self._function, self)
+        self.is_placed = True
         if self._place is None:
             self.force()
 
@@ -193,6 +193,7 @@ class Query(Deferred):
         value: Any,
     ) -> None:
         self._node = None
+        self.is_placed = False
         self._writer = writer
         self._function = function
         self._source = source
@@ -200,13 +201,9 @@ class Query(Deferred):
         self._value = value
         self._place: Place | None = None
 
-    @property
-    def is_placed(self) -> bool:
-        """Whether the node exists, or has the name and the place that it will have."""
-        return self._node is not None or self._place is not None
-
     def _take_place(self) -> None:
         self._place = self._writer.place(self._function, self)
+        self.is_placed = True
         if self._place is None:
             self.force()
 

@@ -312,7 +312,8 @@ class SymbolTracker:
         if found is None:
             value: Any = wrap_number(number)
             found = self._find(value)
-        found.reserve()
+        if not found.is_placed:
+            found.reserve()
         return found
 
     def _track_query(
