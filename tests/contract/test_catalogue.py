@@ -10,6 +10,7 @@ from workspace import ROOT
 from hopyard import Session
 from hopyard.errors import UnknownNameError
 from hopyard.plugins import CATALOGUE
+from hopyard.policies import check_codes
 
 KINDS = {
     "mode": "modes",
@@ -37,6 +38,11 @@ def test_names_are_those_that_the_plugins_register() -> None:
         ("plugin", info.provider.plugin): info.provider.distribution
         for info in session.plugins.infos
     }
+    registered |= {
+        ("hazard", hazard.code): entry.provider.distribution
+        for entry in session.safeguards.values()
+        for hazard in entry.value.hazards
+    }
     ours = first_party()
     assert {entry: dist for entry, dist in registered.items() if dist in ours} == dict(CATALOGUE)
 
@@ -48,6 +54,8 @@ def test_a_name_whose_plugin_is_missing_comes_with_its_distribution(kind: str, n
     def ask() -> object:
         if kind == "plugin":
             return session.plugins.info(name)
+        if kind == "hazard":
+            return check_codes([name], session.hazards)
         return session.lookup(kind, name, getattr(session, KINDS[kind]))
 
     with pytest.raises(UnknownNameError) as caught:

@@ -25,6 +25,7 @@ from hopyard_hookspecs import (
     PassStep,
     Safeguard,
     TraceRule,
+    Watch,
     hookimpl,
 )
 
@@ -73,7 +74,7 @@ class EveryHook:
     def hopyard_register_safeguards(self) -> Iterable[Safeguard]:
         self.note()
         hazard = Hazard("EH001", "nothing", remedy="nothing")
-        return [Safeguard("every-safeguard", (hazard,), watch=dict)]
+        return [Safeguard("every-safeguard", (hazard,), watch=Watch)]
 
     @hookimpl
     def hopyard_register_passes(self) -> Iterable[Pass]:

@@ -2,7 +2,9 @@
 
 A program must do what eager does over two calls, in results, in what it changes and in the random
 numbers it draws; the same as torch's exported program; the same as an exported program of its own,
-decomposed by torch; and the same again when a new process has loaded it from a file. ::
+decomposed by torch; and the same again when a new process has loaded it from a file. All of that
+once for the sizes of the example, and once with every size dynamic that may be, in calls of other
+sizes; a program must then take all sizes that torch's takes. ::
 
     python tests/sweep/sweep_programs.py
     python tests/sweep/sweep_programs.py --only bert cond
@@ -25,6 +27,15 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
+from dynamic_sizes import (
+    asked_of,
+    dimension_count,
+    enlarged,
+    narrower,
+    ranges_of,
+    ranges_of_exported,
+    resized,
+)
 from running import SEED
 from small_modules import SMALL, Call
 from sweep_models import (
@@ -73,24 +84,36 @@ NOT_DECOMPOSED = ("text-result", "dtype-input")
 """Programs that torch runs, saves and verifies, but does not decompose."""
 
 
+SIZES = ("static", "dynamic")
+
+
 @dataclass
 class Row:
     """What came of one module.
 
     Attributes:
         name: The module.
+        is_dynamic: Whether sizes are dynamic.
         about: What it exercises, or the model's class.
         ours: Empty if the program was right in all respects, or what went wrong.
         theirs: The same of torch's exported program.
         nodes: The size of the program's graph.
+        dimensions: How many dimensions are dynamic in ours, in torch's, and how many there are.
     """
 
     name: str
+    is_dynamic: bool
     about: str
     ours: str = ""
     theirs: str = ""
     nodes: int = 0
+    dimensions: list[int] = field(default_factory=list)
     program: Any = field(default=None, repr=False)
+
+    @property
+    def file(self) -> str:
+        """The name of the file that the program is saved in, without its ending."""
+        return f"{self.name}-dynamic" if self.is_dynamic else self.name
 
     @property
     def is_failure(self) -> bool:
@@ -115,6 +138,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = [*SMALL, *MODELS]
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=SIZES)
     parser.add_argument("--page", type=Path, help="write the table to this page")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -123,63 +147,116 @@ def main() -> int:
 
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        rows = [sweep(name, Path(folder)) for name in options.only]
+        rows = []
+        for is_dynamic in [sizes == "dynamic" for sizes in options.sizes]:
+            for name in options.only:
+                rows.append(sweep(name, is_dynamic, Path(folder)))
+                show(rows[-1])
         reload(rows, Path(folder))
-    for row in rows:
-        print(f"{row.name:24}{row.nodes:6}  {row.ours or 'ok':60.60}  {row.theirs or 'ok':60.60}")
     failures = [row for row in rows if row.is_failure]
     for row in failures:
-        print(f"python tests/sweep/sweep_programs.py --only {row.name}\n  {row.ours}")
+        sizes = "dynamic" if row.is_dynamic else "static"
+        print(
+            f"python tests/sweep/sweep_programs.py --only {row.name} --sizes {sizes}\n  {row.ours}"
+        )
     if options.page:
         options.page.write_text(page(rows))
     print(f"{len(rows)} modules, {len(failures)} fail, {time.perf_counter() - start:.0f} s")
     return len(failures)
 
 
-def sweep(name: str, folder: Path) -> Row:
+def show(row: Row) -> None:
+    """Print what came of a module in this process."""
+    counts = "/".join(map(str, row.dimensions))
+    said = f"{row.ours or 'ok':60.60}  {row.theirs or 'ok':60.60}"
+    print(f"{row.name:24}{row.nodes:6} {counts:8} {said}", flush=True)
+
+
+def sweep(name: str, is_dynamic: bool, folder: Path) -> Row:
     """Capture one module with both and compare with eager; leave what a new process needs."""
     about = SMALL[name].about if name in SMALL else f"`{MODELS[name].model}`"
-    row = Row(name, about)
-    model, calls = made(name)
-    eager = calls_of(model, calls, model.state_dict)
+    row = Row(name, is_dynamic, about)
+    exported = None
     try:
-        model, calls = made(name)
-        exported = torch.export.export(model, *calls[0], strict=False).run_decompositions({})
-        runnable = exported.module(check_guards=False)
-        compare(eager, calls_of(runnable, calls, runnable.state_dict))
+        exported, row.theirs = exported_by_torch(name, is_dynamic)
     except Exception as error:  # noqa: BLE001
         row.theirs = first_line(error)
     try:
         model, calls = made(name)
-        row.program = hopyard.Session(discover=False).capture(model, *calls[0])
+        given = enlarged(calls[0]) if is_dynamic else calls[0]
+        session = hopyard.Session(discover=False)
+        row.program = session.capture(model, *given, **sizes_asked(name, is_dynamic))
         row.nodes = len(row.program.graph.nodes)
-        check(row.program, model, name, eager, folder)
+        calls = calls_for(row, name)
+        eager_model, _ = made(name)
+        eager = calls_of(eager_model, calls, eager_model.state_dict)
+        if not row.theirs and exported is not None:
+            runnable = exported.module(check_guards=False)
+            found = calls_of(runnable, calls_for(row, name), runnable.state_dict)
+            row.theirs = difference(eager, found)
+        if is_dynamic:
+            count = len(ranges_of_exported(exported)) if exported is not None else 0
+            row.dimensions = [len(ranges_of(row.program)), count, dimension_count(given)]
+            row.ours = narrower(row.program, exported) if exported is not None else ""
+        check(row, model, eager, folder)
     except Exception as error:  # noqa: BLE001
         row.ours = first_line(error)
     return row
 
 
-def check(
-    program: hopyard.Program, model: nn.Module, name: str, eager: list[Seen], folder: Path
-) -> None:
+def exported_by_torch(name: str, is_dynamic: bool) -> tuple[Any, str]:
+    """Return torch's program, and what is wrong with it in calls of the example's sizes."""
+    model, calls = made(name)
+    eager = calls_of(model, calls, model.state_dict)
+    model, calls = made(name)
+    args, kwargs = enlarged(calls[0]) if is_dynamic else calls[0]
+    exported = torch.export.export(
+        model, args, kwargs, **sizes_asked(name, is_dynamic), strict=False
+    ).run_decompositions({})
+    if is_dynamic:
+        return exported, ""
+    runnable = exported.module(check_guards=False)
+    return exported, difference(eager, calls_of(runnable, calls, runnable.state_dict))
+
+
+def sizes_asked(name: str, is_dynamic: bool) -> dict[str, Any]:
+    """Return the argument that asks for dynamic sizes, if they shall be."""
+    if not is_dynamic:
+        return {}
+    model, calls = made(name)
+    return {"dynamic_shapes": asked_of(model, *enlarged(calls[0]), everything=name in SMALL)}
+
+
+def calls_for(row: Row, name: str) -> list[Call]:
+    """Return two calls, of other sizes each than the example if sizes are dynamic."""
+    calls = made(name)[1]
+    if not row.is_dynamic:
+        return calls
+    return [
+        resized(row.program, enlarged(call), step) for call, step in zip(calls, (1, 3), strict=True)
+    ]
+
+
+def check(row: Row, model: nn.Module, eager: list[Seen], folder: Path) -> None:
     """Compare a program, and what is made of it, with eager.
 
     Raises:
         Exception: It differs, or torch refuses it.
     """
+    program = row.program
     start = {key: value.detach().clone() for key, value in program.state.items()}
-    calls = made(name)[1]
-    program.save(folder / f"{name}.pt2")
-    compare(eager, calls_of(program, calls, model.state_dict))
-    torch.save((made(name)[1], [tuple(each) for each in eager]), folder / f"{name}.pt")
+    program.save(folder / f"{row.file}.pt2")
+    calls = calls_for(row, row.name)
+    torch.save((calls, [tuple(each) for each in eager]), folder / f"{row.file}.pt")
+    compare(eager, calls_of(program, calls_for(row, row.name), model.state_dict))
 
     with torch.no_grad():
         for key, value in start.items():
             program.state[key].copy_(value)
     exported = program.to_exported_program()
-    decomposed = exported if name in NOT_DECOMPOSED else exported.run_decompositions()
+    decomposed = exported if row.name in NOT_DECOMPOSED else exported.run_decompositions()
     runnable = decomposed.module(check_guards=False)
-    compare(eager, calls_of(runnable, made(name)[1], runnable.state_dict))
+    compare(eager, calls_of(runnable, calls_for(row, row.name), runnable.state_dict))
 
 
 def made(name: str) -> tuple[nn.Module, list[Call]]:
@@ -227,6 +304,15 @@ def compare(expected: list[Seen], found: list[Seen]) -> None:
                 raise AssertionError(f"{second!r} instead of {first!r}")
 
 
+def difference(expected: list[Seen], found: list[Seen]) -> str:
+    """Return how what was seen differs, or ""."""
+    try:
+        compare(expected, found)
+    except AssertionError as error:
+        return first_line(error)
+    return ""
+
+
 _RELOAD = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -240,7 +326,7 @@ for name in sys.argv[3:]:
 
 def reload(rows: Iterable[Row], folder: Path) -> None:
     """Let a new process load what was saved and compare it with eager."""
-    saved = {row.name: row for row in rows if (folder / f"{row.name}.pt").exists()}
+    saved = {row.file: row for row in rows if (folder / f"{row.file}.pt").exists()}
     here = str(Path(__file__).parent)
     command = [sys.executable, "-W", "ignore", "-c", _RELOAD, here, str(folder), *saved]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -249,15 +335,16 @@ def reload(rows: Iterable[Row], folder: Path) -> None:
         row.ours = row.ours or told.get(name, f"not loaded: {done.stderr[-500:]}")
 
 
-def call_loaded(name: str, folder: str) -> str:
+def call_loaded(file: str, folder: str) -> str:
     """Return what is wrong with a saved program, in a process that has not captured it."""
+    name = file.removesuffix("-dynamic")
     if name in MODELS:
         # The module of a model tells torch what its results are made of.
         getattr(transformers, MODELS[name].model)
     try:
-        calls, seen = torch.load(f"{folder}/{name}.pt", weights_only=False)
+        calls, seen = torch.load(f"{folder}/{file}.pt", weights_only=False)
         eager = [Seen(*each) for each in seen]
-        program = hopyard.load(f"{folder}/{name}.pt2")
+        program = hopyard.load(f"{folder}/{file}.pt2")
         compare(eager, calls_of(program, calls, lambda: program.state))
     except Exception as error:  # noqa: BLE001
         return f"loaded: {first_line(error)}"

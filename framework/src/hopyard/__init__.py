@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from . import errors as errors
+from ._allowances import allow as allow
 
 if TYPE_CHECKING:
     from .hops import bind as bind
@@ -34,6 +35,7 @@ __all__ = [
     "PipelineResult",
     "Program",
     "Session",
+    "allow",
     "bind",
     "errors",
     "load",

@@ -7,7 +7,7 @@ from typing import Any
 from torch.fx import Graph, GraphModule, Node
 from torch.nn import Module
 
-from ._torch.graphs import make_graph_module
+from ._torch.graphs import LazyGraphModule
 
 
 def copy_graph_module(graph_module: GraphModule) -> GraphModule:
@@ -23,7 +23,9 @@ def copy_graph_module(graph_module: GraphModule) -> GraphModule:
 def _copy(graph_module: GraphModule, copied: dict[int, GraphModule]) -> GraphModule:
     graph = _copy_graph(graph_module.graph)
     root = _shallow_root(graph_module, copied)
-    result = make_graph_module(root, graph, type(graph_module).__name__)
+    # A copy of a graph whose code is generated when it is first needed is such a graph.
+    kind = LazyGraphModule if isinstance(graph_module, LazyGraphModule) else GraphModule
+    result = kind(root, graph, type(graph_module).__name__)
     result.meta = dict(graph_module.meta)
     return result
 

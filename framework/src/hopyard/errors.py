@@ -206,10 +206,15 @@ class SafeguardError(CaptureError):
     Args:
         finding: Why.
         plugin: Who registered the safeguard.
+
+    Attributes:
+        findings: Every reason that is known: a capture that is refused when it is whole may have
+            several.
     """
 
     def __init__(self, finding: Finding, *, plugin: Provider | None = None) -> None:
         self.finding = finding
+        self.findings: tuple[Finding, ...] = (finding,)
         super().__init__(
             f"{finding.code} {finding.message}",
             hint=finding.remedy,

@@ -16,6 +16,7 @@ from hopyard_hookspecs import (
     CaptureRequest,
     Decompositions,
     Finding,
+    Hazard,
     Hop,
     Mode,
     Pass,
@@ -37,6 +38,7 @@ from .plugins import (
     kernel,
     resolve,
 )
+from .policies import check_policies, hazards_of
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -63,6 +65,8 @@ class Session:
         deny: Slugs of plugins not to use.
         strict: Whether a broken plugin is an error; if not, it is left out and reported by
             `session.plugins.infos`.
+        policy: What becomes of safeguards' findings in all captures, by hazard code; see also
+            :func:`hopyard.policies.read_policies`.
 
     Attributes:
         plugins: What became of each plugin.
@@ -71,11 +75,13 @@ class Session:
         trace_rules: How to trace higher-order operators of others, by the operator's name.
         decompositions: Registered decomposition tables, by name.
         safeguards: Registered safeguards, by name.
+        policy: What becomes of findings in all captures, by hazard code.
         passes: Registered passes, by name.
         backends: Registered backends, by name.
 
     Raises:
         PluginError: A plugin is broken, incompatible or in conflict with another.
+        UnknownNameError: There is a policy for a code that no safeguard reports.
     """
 
     def __init__(
@@ -86,6 +92,7 @@ class Session:
         allow: Iterable[str] | None = None,
         deny: Iterable[str] = (),
         strict: bool = True,
+        policy: Mapping[str, Policy] | None = None,
     ) -> None:
         self.plugins = PluginManager(
             plugins=(kernel(), *plugins), discover=discover, allow=allow, deny=deny, strict=strict
@@ -104,6 +111,18 @@ class Session:
         self.passes = self._collect("pass", "hopyard_register_passes", "name", Pass)
         self.backends = self._collect("backend", "hopyard_register_backends", "name", Backend)
         self._drop_failed()
+        self.policy = dict(policy or {})
+        if self.policy:
+            check_policies(self.policy, self.hazards)
+
+    @property
+    def hazards(self) -> dict[str, Hazard]:
+        """What safeguards may find, by code.
+
+        Raises:
+            DuplicateNameError: Two safeguards mean different hazards by one code.
+        """
+        return hazards_of(self.safeguards.values())
 
     def capture(
         self,
@@ -131,7 +150,8 @@ class Session:
                 for example `{"x": {0: torch.export.Dim("batch")}}`.
             modes: Names of modes to use besides those that are always used. What they report is in
                 the program's `reports`.
-            policy: What becomes of safeguards' findings: of all, or by hazard code.
+            policy: What becomes of safeguards' findings in this capture: of all, or by hazard code,
+                where it differs from the session's.
             decompositions: Operators to record as what they decompose into: names of tables of
                 plugins, or a table, for example `torch.export.default_decompositions()`. Tables
                 that are always used come on top; for an operator in both, a table given here
@@ -328,7 +348,7 @@ class Session:
         watched = WatchList.of(self.safeguards.values())
         if isinstance(policy, Policy):
             policy = dict.fromkeys(watched.hazards, policy)
-        observer = Observer(watched, policy or {}, findings)
+        observer = Observer(watched, {**self.policy, **(policy or {})}, findings)
         entered = self._modes(request, modes)
         options = CaptureOptions(
             manifest=self.manifest(),
@@ -337,7 +357,8 @@ class Session:
                 name: resolve(entry.value.rule, entry.provider)  # type: ignore[misc]
                 for name, entry in self.trace_rules.items()
             },
-            surroundings=(*(partial(_itself, mode) for mode in entered), lambda: observer),
+            surroundings=tuple(partial(_itself, mode) for mode in entered),
+            observer=observer,
             findings=findings,
         )
         try:

@@ -18,9 +18,9 @@ import pytest
 from hopyard.cli import main
 
 PLUGIN = """
-    from hopyard_hookspecs import Hazard, Hop, Pass, Policy, Safeguard, hookimpl
+    from hopyard_hookspecs import Hazard, Hop, Pass, Safeguard, Severity, hookimpl
 
-    SUMMED = Hazard("CF001", "a running sum", remedy="sum at once", policy=Policy.WARN)
+    SUMMED = Hazard("CF001", "a running sum", remedy="sum at once", severity=Severity.WARNING)
 
     @hookimpl
     def hopyard_register_passes():
@@ -41,7 +41,7 @@ PASSES = """
     from dataclasses import dataclass
 
     import torch
-    from hopyard_hookspecs import Finding, PassResult
+    from hopyard_hookspecs import Finding, PassResult, Watch
 
     @dataclass(frozen=True)
     class Keep:
@@ -67,7 +67,7 @@ PASSES = """
             raise RuntimeError("the pass blew up")
 
     def watch_sums():
-        return {torch.cumsum: lambda call: Finding("CF001", "cumsum was called")}
+        return Watch({torch.cumsum: lambda call: Finding("CF001", "cumsum was called")})
 """
 
 FACTORIES = """

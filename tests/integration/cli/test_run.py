@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -137,3 +139,50 @@ def test_a_size_that_is_not_there_is_refused(place, text, told):
     place.run("run", "factories:make", "--dynamic", text)
     assert place.code == 2
     assert told in place.err
+
+
+def test_policies_come_from_the_command_line_and_the_project(place):
+    place.run("run", "factories:running_sum", "--policy", "CF001=error")
+    assert place.code == 1
+    assert "CF001" in place.err
+    (place.folder / "pyproject.toml").write_text('[tool.hopyard.policy]\nCF001 = "error"\n')
+    place.run("run", "factories:running_sum")
+    assert place.code == 1
+    assert place.json("hazards")["hazards"][0]["policy"] == "error"
+    (finding,) = place.json("run", "factories:running_sum", "--policy", "CF001=record")["findings"]
+    assert finding["policy"] == "record"
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [("CF001", "CODE=POLICY"), ("CF001=wran", "'warn'"), ("CF0O1=warn", "'CF001'")],
+)
+def test_what_is_no_policy_is_misuse(place, option, told):
+    place.run("run", "factories:running_sum", "--policy", option)
+    assert place.code == 2
+    assert told in place.err
+
+
+def test_findings_are_written_for_other_tools(place):
+    place.run("run", "factories:running_sum", "--findings", "found.sarif")
+    (result,) = json.loads((place.folder / "found.sarif").read_text())["runs"][0]["results"]
+    assert result["ruleId"] == "CF001"
+    refused = ("--policy", "CF001=error", "--findings", "found.json")
+    place.run("run", "factories:running_sum", *refused)
+    assert place.code == 1
+    (finding,) = json.loads((place.folder / "found.json").read_text())
+    assert finding["policy"] == "error"
+    for wrong in ("found.txt", "nowhere/found.json"):
+        place.run("run", "factories:running_sum", "--findings", wrong)
+        assert place.code == 2
+
+
+def test_hazards_are_listed_and_described(place):
+    place.run("hazards")
+    (line,) = (line for line in place.out.splitlines() if "CF001" in line)
+    assert "warn" in line
+    place.run("hazards", "CF001")
+    assert "remedy: sum at once" in place.out
+    place.run("hazards", "CF0O1")
+    assert place.code == 2
+    assert "did you mean 'CF001'" in place.err

@@ -203,9 +203,35 @@ def test_under_no_grad_it_changes_nothing(session: hopyard.Session, program: Pro
 
 
 def test_a_block_that_enables_under_no_grad_is_a_change(session: hopyard.Session) -> None:
-    for program in (nested, by_function):
-        with torch.no_grad(), pytest.raises(SafeguardError, match="enabled"):
-            session.capture(program, (torch.ones(2),))
+    with torch.no_grad(), pytest.raises(SafeguardError, match="enabled"):
+        session.capture(by_function, (torch.ones(2),))
+
+
+def test_a_block_through_which_no_gradient_passes_is_noted(session: hopyard.Session) -> None:
+    def constant(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            scale = torch.ones(2) * 3
+        return x * scale
+
+    def unused(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x.abs().max()
+        return x * 3
+
+    def of_indices(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            first = x.argmax()
+        return x.take(first) * 3
+
+    with torch.no_grad():
+        (finding,) = session.capture(nested, (torch.ones(2),)).findings
+    assert (finding.code, finding.policy) == ("HY102", Policy.RECORD)
+    for program in (constant, unused, of_indices):
+        captured = session.capture(program, (torch.ones(2),))
+        assert [each.code for each in captured.findings] == ["HY102"]
+        assert slope(captured) == slope(program)
+        with pytest.raises(SafeguardError):
+            session.capture(program, (torch.ones(2),), policy={"HY102": Policy.ERROR})
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -333,12 +359,62 @@ def test_gradients_inside_are_no_change(session: hopyard.Session) -> None:
     assert program(torch.full((2,), 2.0)).tolist() == [12, 12]
 
 
-@pytest.mark.xfail(reason="inference_mode does not call what is watched; issue 10", strict=True)
-def test_inference_mode_inside_is_refused(session: hopyard.Session) -> None:
+def in_inference_mode(x: Tensor) -> Tensor:
+    with torch.inference_mode():
+        y = x * 2
+    return y.clone() * x
+
+
+@torch.inference_mode()
+def inferred(x: Tensor) -> Tensor:
+    return x * 2
+
+
+def with_an_inferred_part(x: Tensor) -> Tensor:
+    return inferred(x).clone() * x
+
+
+@pytest.mark.parametrize("program", [in_inference_mode, with_an_inferred_part])
+def test_inference_mode_inside_is_refused_at_its_line(
+    session: hopyard.Session, program: Program
+) -> None:
+    with pytest.raises(SafeguardError) as raised:
+        session.capture(program, (torch.ones(2),))
+    assert raised.value.finding.code == "HY103"
+    assert raised.value.location.line == program.__code__.co_firstlineno + 1
+    assert slope(program) == 6
+    assert slope(session.capture(program, (torch.ones(2),), policy=Policy.IGNORE)) == 12
+
+
+def test_inference_mode_without_gradients_is_noted(session: hopyard.Session) -> None:
     def program(x: Tensor) -> Tensor:
         with torch.inference_mode():
-            y = x * 2
-        return y.clone() * x
+            mask = x > 0
+        return x * mask.clone()
 
-    with pytest.raises(CaptureError):
-        session.capture(program, (torch.ones(2),))
+    captured = session.capture(program, (torch.ones(2),))
+    assert [each.code for each in captured.findings] == ["HY102"]
+
+
+def test_leaving_autocast_is_refused_where_the_graph_would_not(session: hopyard.Session) -> None:
+    def program(x: Tensor) -> Tensor:
+        y = x @ x
+        with torch.autocast("cpu", enabled=False):
+            return y.float() @ x
+
+    def exact(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return x.sin() + 1
+
+    x = torch.randn(4, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with pytest.raises(SafeguardError) as raised:
+            session.capture(program, (x,))
+        lost = session.capture(program, (x,), policy=Policy.IGNORE)
+        assert lost(x).dtype != program(x).dtype
+        captured = session.capture(exact, (x,))
+        assert captured(x).equal(exact(x))
+        assert captured.findings == ()
+    assert raised.value.finding.code == "HY104"
+    assert raised.value.location.line == program.__code__.co_firstlineno + 2
+    assert session.capture(program, (x,)).findings == ()

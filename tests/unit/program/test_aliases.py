@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.export import Dim
 
 import hopyard
 from hopyard.errors import InputError
@@ -73,6 +74,31 @@ def test_results_alias_an_input_as_in_eager(
         assert (one is given) == (other is eager)
         assert one.stride() == other.stride()
         assert torch.equal(one, other)
+
+
+def shortened(a: Tensor) -> Any:
+    a.add_(1)
+    return a[1:], a[:-1].t(), a.view(-1)[a.shape[0] :], a
+
+
+@pytest.mark.parametrize("how", KEPT)
+@pytest.mark.parametrize("function", [itself, among_others, changed_twice, only_read, shortened])
+def test_results_alias_an_input_of_any_size(
+    session: hopyard.Session, function: Callable[..., Any], how: str, tmp_path: Path
+) -> None:
+    shapes = {"a": {0: Dim("rows"), 1: Dim.AUTO}}
+    program = session.capture(function, (torch.randn(4, 5),), dynamic_shapes=shapes)
+    program = kept(session, program, how, tmp_path)
+    for rows, columns in ((4, 5), (3, 7), (9, 4)):
+        numbers = torch.arange(float(rows * columns)).view(rows, columns)
+        given, eager = numbers.clone(), numbers.clone()
+        results, expected = program(given), function(eager)
+        for value in (given, eager):
+            value.copy_(numbers + 10)
+        for one, other in zip(leaves(results), leaves(expected), strict=True):
+            assert (one is given) == (other is eager)
+            assert one.stride() == other.stride()
+            assert torch.equal(one, other)
 
 
 def leaves(result: Any) -> list[Tensor]:

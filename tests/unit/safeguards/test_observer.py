@@ -20,10 +20,19 @@ from hopyard.errors import (
     UnknownNameError,
     UsageError,
 )
-from hopyard_hookspecs import Finding, Hazard, ObservedCall, Policy, Safeguard, hookimpl
+from hopyard_hookspecs import (
+    Finding,
+    Hazard,
+    ObservedCall,
+    Policy,
+    Safeguard,
+    Severity,
+    Watch,
+    hookimpl,
+)
 
 HAZARD = Hazard("TS001", "sine", remedy="use a cosine")
-OTHER = Hazard("TS002", "hyperbolic", remedy="do not", policy=Policy.RECORD)
+OTHER = Hazard("TS002", "hyperbolic", remedy="do not", severity=Severity.NOTE)
 
 
 def finding(call: ObservedCall) -> Finding:
@@ -39,8 +48,8 @@ class Guard:
         self.check = check
         self.hazards = hazards
 
-    def watched(self) -> Mapping[Any, Any]:
-        return {torch.sin: self.check, torch.Tensor.sin: self.check}
+    def watched(self) -> Watch:
+        return Watch({torch.sin: self.check, torch.Tensor.sin: self.check})
 
     @hookimpl
     def hopyard_register_safeguards(self) -> Iterator[Safeguard]:
@@ -244,7 +253,7 @@ def test_several_safeguards_watch_one_function() -> None:
 
 
 def test_two_safeguards_may_share_a_hazard_only_if_they_agree() -> None:
-    lenient = Hazard("TS001", "sine", remedy="none", policy=Policy.IGNORE)
+    lenient = Hazard("TS001", "sine", remedy="none", severity=Severity.NOTE)
     quiet = Second(lambda call: None, (lenient,))
     for guards in ((Guard(), quiet), (quiet, Guard())):
         with pytest.raises((SafeguardError, PluginError)):

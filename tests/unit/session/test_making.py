@@ -22,6 +22,7 @@ from hopyard_hookspecs import (
     Pass,
     Safeguard,
     TraceRule,
+    Watch,
     hookimpl,
 )
 
@@ -165,7 +166,7 @@ def test_an_unknown_name_is_answered_with_the_closest(ask: Any, closest: str) ->
     class Watching(Everything):
         @hookimpl
         def hopyard_register_safeguards(self) -> Iterator[Safeguard]:
-            yield Safeguard("mine", (Hazard("TM001", "nothing", remedy="nothing"),), watch=dict)
+            yield Safeguard("mine", (Hazard("TM001", "nothing", remedy="nothing"),), watch=Watch)
 
         @hookimpl
         def hopyard_register_trace_rules(self) -> Iterator[TraceRule]:

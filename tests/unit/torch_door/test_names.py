@@ -26,6 +26,7 @@ from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
 from hopyard import _torch as door
 from hopyard._torch import (
     archives,
+    backends,
     compiler,
     dispatch,
     exporting,
@@ -40,6 +41,7 @@ from hopyard._torch import (
     pytree,
     symbolic,
 )
+from hopyard.program._schema import plain
 
 aten = torch.ops.aten
 
@@ -466,6 +468,17 @@ def _attention() -> None:
     assert 2 * flops.attention_backward_flops(sizes[0], *sizes) == 5 * forward
 
 
+@check("backends.LIBRARIES")
+def _libraries() -> None:
+    for is_on, switch in backends.LIBRARIES:
+        before = is_on()
+        switch(not before)
+        assert is_on() is not before
+        switch(before)
+    flags = [torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled]
+    assert [is_on() for is_on, _ in backends.LIBRARIES[::2]] == flags
+
+
 @check("archives.DTYPES_IN_FILES")
 def _dtypes() -> None:
     assert archives.DTYPES_IN_FILES[7] is torch.float32
@@ -503,8 +516,7 @@ def _archives() -> None:
             "models/model.json": written,
         }
         for name, part in parts.items():
-            plain = archives.as_plain_values(part)
-            archive.write_string(name, json.dumps(plain, cls=archives.JSONEncoder))
+            archive.write_string(name, json.dumps(plain(part)))
         archive.write_bytes("data/sample_inputs/model.pt", b"")
     said = []
     for buffer in (theirs, ours):

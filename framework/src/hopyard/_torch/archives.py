@@ -10,10 +10,8 @@ from torch._export.serde.schema import PayloadConfig as TensorEntries
 from torch._export.serde.schema import PayloadMeta as TensorEntry
 from torch._export.serde.schema import SchemaVersion as SchemaVersion
 from torch._export.serde.serialize import _SERIALIZE_TO_TORCH_DTYPE as DTYPES_IN_FILES
-from torch._export.serde.serialize import EnumEncoder as JSONEncoder
 from torch._export.serde.serialize import ExportedProgramDeserializer as ProgramReader
 from torch._export.serde.serialize import GraphModuleSerializer as GraphWriter
-from torch._export.serde.serialize import _dataclass_to_dict as as_plain_values
 from torch._export.serde.serialize import serialize_range_constraints as write_ranges
 from torch._export.serde.serialize import serialize_tensor_meta as write_meta
 from torch._export.serde.union import _Union as Union
@@ -35,14 +33,12 @@ __all__ = [
     "SCHEMA_VERSION",
     "ArchiveWriter",
     "GraphWriter",
-    "JSONEncoder",
     "ProgramReader",
     "SchemaVersion",
     "TensorEntries",
     "TensorEntry",
     "Union",
     "WrittenProgram",
-    "as_plain_values",
     "operator_version",
     "write_meta",
     "write_ranges",

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any, TypeVar
 
-from hopyard_hookspecs import Finding, PassRecord
+from hopyard_hookspecs import PassRecord
 
+from ..findings import to_json
 from ..pipeline import Pipeline
 from ..program import Program
 from ..session import Session
@@ -80,7 +81,7 @@ class Conversion:
                 for record, text in zip(self.records, self.texts, strict=True)
             ],
             "seconds": self.seconds,
-            "findings": [_finding_data(finding) for finding in self.program.findings],
+            "findings": to_json(self.program.findings),
             "reports": {name: report.data for name, report in self.program.reports.items()},
             "deviation": asdict(self.deviation),
         }
@@ -162,7 +163,7 @@ def convert(
 
 def _capture(session: Session, target: Target, dynamic_shapes: Any) -> Program:
     modes = [name for name, entry in session.modes.items() if entry.value.reports]
-    codes = [h.code for guard in session.safeguards.values() for h in guard.value.hazards]
+    codes = list(session.hazards)
     with warnings.catch_warnings():
         # Findings that become warnings are part of the answer already.
         warnings.filterwarnings("ignore", rf"(.*: )?({'|'.join(codes) or '(?!)'}) ", UserWarning)
@@ -188,10 +189,6 @@ def _record_data(record: PassRecord, text: str) -> dict[str, Any]:
         "seconds": record.seconds,
         "verify_seconds": record.verify_seconds,
     }
-
-
-def _finding_data(finding: Finding) -> dict[str, Any]:
-    return asdict(finding) | {"policy": finding.policy.value}
 
 
 def _time(seconds: float) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ..errors import HopyardError, UsageError
-from . import _check, _hooks, _hops, _passes, _plugins, _run, _show
+from . import _check, _hazards, _hooks, _hops, _passes, _plugins, _run, _show
 from ._answer import Answer, to_json
 from ._console import PROGRAM, complain
 from ._factory import FactoryError
@@ -71,6 +71,7 @@ def _parser() -> Parser:
         ("check", on_plugins, _check),
         ("hops", commands, _hops),
         ("passes", commands, _passes),
+        ("hazards", commands, _hazards),
         ("hooks", commands, _hooks),
         ("run", commands, _run),
         ("show", commands, _show),

@@ -8,7 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import SafeguardError
 from ..pipeline import Pipeline
+from ..policies import find_policies
 from ..session import Session
 from ._answer import Answer
 from ._console import progress
@@ -21,6 +23,7 @@ from ._factory import (
     find_factory,
     importing_from_working_directory,
 )
+from ._findings import chosen_policies, findings_file, write_findings
 from ._sessions import open_session
 from ._stages import during
 
@@ -60,6 +63,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "equal, and NAME[2..64] gives their range",
     )
     parser.add_argument("--out", metavar="FILE.pt2", help="write the program to this file")
+    parser.add_argument(
+        "--policy",
+        action="append",
+        default=[],
+        metavar="CODE=POLICY",
+        help="what becomes of what safeguards find, for example HY101=warn; repeat it for others. "
+        "Others are as [tool.hopyard.policy] in the nearest pyproject.toml says",
+    )
+    parser.add_argument(
+        "--findings", metavar="FILE", help="write findings to this file: .json, or .sarif"
+    )
     parser.add_argument("--grad", action="store_true", help="capture and run with gradients on")
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of torch's random numbers (0)"
@@ -87,15 +101,23 @@ def answer(arguments: argparse.Namespace) -> Answer:
     inputs = FactoryName.parse(arguments.args) if arguments.args is not None else None
     arguments.dynamic = [DynamicSize.parse(text) for text in arguments.dynamic]
     out = destination(arguments.out) if arguments.out is not None else None
-    session = open_session()
+    findings = findings_file(arguments.findings) if arguments.findings is not None else None
+    session = open_session({**find_policies(), **chosen_policies(arguments.policy)})
     pipeline = session.pipeline(arguments.pipeline)
-    with importing_from_working_directory():
-        conversion = _convert(name, inputs, pipeline, session, arguments, out)
+    try:
+        with importing_from_working_directory():
+            conversion = _convert(name, inputs, pipeline, session, arguments, out)
+    except SafeguardError as error:
+        if findings is not None:
+            write_findings(findings, error.findings, session.hazards)
+        raise
     data = {"factory": str(name), "pipeline": str(pipeline), **conversion.data()}
     data["out"] = str(out) if out else None
     data["plugins"] = [asdict(provider) for provider in conversion.program.manifest.plugins]
     lines = [f"factory    {name}", f"pipeline   {pipeline or '(no passes)'}", *conversion.lines()]
     lines.append(f"written    {arguments.out}" if out else "written    nothing (no --out)")
+    if findings is not None:
+        write_findings(findings, conversion.program.findings, session.hazards)
     return Answer(lines, data)
 
 

@@ -7,8 +7,22 @@ from types import MappingProxyType
 from typing import Final
 
 _PROVIDED: Final = {
+    "hopyard-autograd-fidelity": (
+        ("plugin", "autograd-fidelity"),
+        ("hazard", "HY111"),
+        ("hazard", "HY112"),
+        ("hazard", "HY113"),
+        ("hazard", "HY114"),
+        ("safeguard", "custom-backward"),
+        ("safeguard", "detachment"),
+        ("safeguard", "gradient-hooks"),
+    ),
     "hopyard-autograd-safeguard": (
         ("plugin", "autograd-safeguard"),
+        ("hazard", "HY101"),
+        ("hazard", "HY102"),
+        ("hazard", "HY103"),
+        ("hazard", "HY104"),
         ("safeguard", "autograd-state"),
     ),
     "hopyard-executorch-delegate": (

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import SymInt, Tensor
+from sympy import Basic  # type: ignore[import-untyped]
+from torch import Tensor
 
 from ._operands import storage_of
+from ._sizes import Bindings, Size, free_symbols, known, size_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,24 +18,32 @@ class View:
     """A part of a tensor's memory.
 
     Attributes:
-        shape: Sizes of the view.
+        shape: Sizes of the view; those that differ from call to call are expressions.
         stride: Strides of the view.
         offset: Where the view begins, counted from where the tensor does.
     """
 
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-    offset: int
+    shape: tuple[Size, ...]
+    stride: tuple[Size, ...]
+    offset: Size
 
     @classmethod
     def between(cls, view: Tensor, base: Tensor) -> View:
         """Return what `view` is of `base`, whose memory it shares."""
-        offset = int(view.storage_offset()) - int(base.storage_offset())
-        return cls(tuple(view.shape), tuple(view.stride()), offset)
+        shape, stride = (tuple(map(size_of, each)) for each in (view.shape, view.stride()))
+        return cls(shape, stride, size_of(view.storage_offset() - base.storage_offset()))
 
-    def of(self, tensor: Tensor) -> Tensor:
-        """Return the view of another tensor of the same layout."""
-        return tensor.as_strided(self.shape, self.stride, tensor.storage_offset() + self.offset)
+    @property
+    def symbols(self) -> set[Basic]:
+        """The symbols in the expressions."""
+        sizes = (*self.shape, *self.stride, self.offset)
+        return {symbol for size in sizes for symbol in free_symbols(size)}
+
+    def of(self, tensor: Tensor, bindings: Bindings) -> Tensor:
+        """Return the view of another tensor of the same layout, for sizes of symbols."""
+        shape, stride = (known(each, bindings) for each in (self.shape, self.stride))
+        (offset,) = known((self.offset,), bindings)
+        return tensor.as_strided(shape, stride, int(tensor.storage_offset()) + offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +63,9 @@ class Alias:
     operand: str
     view: View | None = None
 
-    def of(self, operand: Tensor) -> Tensor:
-        """Return the leaf for a given operand."""
-        return operand if self.view is None else self.view.of(operand)
+    def of(self, operand: Tensor, bindings: Bindings) -> Tensor:
+        """Return the leaf for a given operand and sizes of symbols."""
+        return operand if self.view is None else self.view.of(operand, bindings)
 
 
 def find_aliases(results: Sequence[Any], operands: Mapping[str, Any]) -> Iterator[Alias]:
@@ -79,8 +89,6 @@ def find_aliases(results: Sequence[Any], operands: Mapping[str, Any]) -> Iterato
 
 def _reads_alike(view: Tensor, base: Tensor) -> bool:
     """Return whether the view can be made of another base."""
-    if any(isinstance(each, SymInt) for each in (*view.shape, *view.stride(), *base.stride())):
-        return False
     return (view.dtype, view.is_conj(), view.is_neg()) == (
         base.dtype,
         base.is_conj(),

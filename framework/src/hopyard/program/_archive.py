@@ -23,15 +23,14 @@ from .._torch.archives import (
     SCHEMA_VERSION,
     ArchiveWriter,
     GraphWriter,
-    JSONEncoder,
     ProgramReader,
     SchemaVersion,
     WrittenProgram,
-    as_plain_values,
     operator_version,
     write_ranges,
 )
-from ._schema import SchemaReader
+from ._expressions import read_arithmetic
+from ._schema import SchemaReader, plain
 from ._tensors_file import read_tensors, write_tensors
 from ._vetting import (
     CONSTANTS,
@@ -66,10 +65,7 @@ def write_archive(path: str, exported: ExportedProgram, beside: Mapping[str, str
         weights = write_tensors(exported.state_dict, archive, "data/weights/weight_")
         constants = write_tensors(exported.constants, archive, "data/constants/tensor_")
         written = {GRAPH: _written(exported), WEIGHTS: weights, CONSTANTS: constants}
-        texts = {
-            name: json.dumps(as_plain_values(value), cls=JSONEncoder, allow_nan=False)
-            for name, value in written.items()
-        }
+        texts = {name: json.dumps(plain(value), allow_nan=False) for name, value in written.items()}
         check_descriptions({name: json.loads(text) for name, text in texts.items()})
         for name, text in texts.items():
             archive.write_string(name, text)
@@ -96,7 +92,7 @@ def read_archive(descriptions: Mapping[str, Any], archive: zipfile.ZipFile) -> E
     Raises:
         Exception: They are damaged, or of another version.
     """
-    written = SchemaReader().read(WrittenProgram, descriptions[GRAPH])
+    written = SchemaReader(read_arithmetic).read(WrittenProgram, descriptions[GRAPH])
     state, constants = (_tensors(descriptions, name, archive) for name in (WEIGHTS, CONSTANTS))
     with _READING:
         return ProgramReader().deserialize(written, state, constants)

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from sympy import Basic  # type: ignore[import-untyped]
@@ -21,7 +21,7 @@ from .._torch.pytree import (
 )
 from ..errors import InputError, UnsupportedError
 from ._aliases import Alias
-from ._sizes import NO_SYMBOLS, Bindings, Size, Symbols, bind, size_of
+from ._sizes import NO_SYMBOLS, Bindings, Size, Symbols, bind, known, size_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +60,8 @@ class TensorType:
         """Return this type with sizes for its symbols."""
         if not self.is_dynamic:
             return self
-        values = dict(bindings)
-
-        def known(sizes: Iterable[Size]) -> tuple[int, ...]:
-            return tuple(int(e.xreplace(values)) if isinstance(e, Basic) else e for e in sizes)
-
-        stride = None if self.stride is None else known(self.stride)
-        return TensorType(known(self.shape), self.dtype, self.device, stride)
+        stride = None if self.stride is None else known(self.stride, bindings)
+        return TensorType(known(self.shape, bindings), self.dtype, self.device, stride)
 
     def could_be(self, tensor: Tensor) -> bool:
         """Return whether all but the sizes that differ from call to call are those of `tensor`."""
@@ -128,6 +123,20 @@ class InputLeaf:
     expected: Any
 
 
+class CheckedCall(NamedTuple):
+    """A call that fits what was captured.
+
+    Attributes:
+        leaves: The inputs.
+        expected: What the graph expects each to be, with the sizes of this call.
+        bindings: The sizes that symbols stand for in this call.
+    """
+
+    leaves: list[Any]
+    expected: list[Any]
+    bindings: Bindings
+
+
 @dataclass(frozen=True)
 class CallingConvention:
     """The structure of a program's arguments and results.
@@ -148,10 +157,8 @@ class CallingConvention:
     aliases: tuple[Alias, ...] = ()
     symbols: Symbols = NO_SYMBOLS
 
-    def flatten(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[list[Any], list[Any]]:
-        """Return the leaves of a call, checked, and what the graph expects them to be.
+    def flatten(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CheckedCall:
+        """Return the leaves of a call, checked.
 
         Raises:
             InputError: The call does not fit what was captured; the message names the input.
@@ -167,10 +174,10 @@ class CallingConvention:
             )
         for leaf, value in zip(self.inputs, leaves, strict=True):
             _check(leaf, value)
-        return leaves, self._expected(leaves)
+        return self._with_sizes(leaves)
 
-    def _expected(self, leaves: Sequence[Any]) -> list[Any]:
-        """Return what is expected of each leaf, with the sizes of this call."""
+    def _with_sizes(self, leaves: list[Any]) -> CheckedCall:
+        """Return a call with what its sizes make of what is expected."""
         expected = [leaf.expected for leaf in self.inputs]
         dynamic = [
             (leaf.path, leaf.expected.shape, value.shape)
@@ -178,10 +185,13 @@ class CallingConvention:
             if isinstance(leaf.expected, TensorType) and leaf.expected.is_dynamic
         ]
         if not dynamic:
-            return expected
+            return CheckedCall(leaves, expected, {})
         bindings, names = bind(dynamic)
         self.symbols.check(bindings, names)
-        return [each.at(bindings) if isinstance(each, TensorType) else each for each in expected]
+        expected = [
+            each.at(bindings) if isinstance(each, TensorType) else each for each in expected
+        ]
+        return CheckedCall(leaves, expected, bindings)
 
     def guards(self) -> tuple[str, ...]:
         """Return the conditions that :meth:`flatten` checks."""

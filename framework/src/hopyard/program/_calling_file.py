@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import sympy  # type: ignore[import-untyped]
@@ -29,7 +28,7 @@ from ..errors import ArtifactError
 from ._aliases import Alias, View
 from ._expressions import read_arithmetic
 from ._program import Program
-from ._sizes import Range, Symbols
+from ._sizes import Range, Size, Symbols
 
 FORMAT = 1
 """Version of the layout of this file."""
@@ -54,7 +53,7 @@ def write_calling(program: Program) -> tuple[Program, str]:
         "format": FORMAT,
         "paths": [leaf.path for leaf in convention.inputs],
         "parameters": convention.parameters,
-        "aliases": [asdict(alias) for alias in convention.aliases],
+        "aliases": [_written_alias(alias) for alias in convention.aliases],
         "inputs": inputs,
         "results": results,
         "ranges": [
@@ -97,6 +96,24 @@ def read_calling(program: Program, text: str) -> Program:
         ),
     )
     return program.replaced(convention=convention)
+
+
+def _written_alias(alias: Alias) -> dict[str, Any]:
+    view = alias.view
+    return {
+        "result": alias.result,
+        "operand": alias.operand,
+        "view": view
+        and {
+            "shape": [_written_size(size) for size in view.shape],
+            "stride": [_written_size(step) for step in view.stride],
+            "offset": _written_size(view.offset),
+        },
+    }
+
+
+def _written_size(size: Size) -> int | str:
+    return str(sympy.srepr(size)) if isinstance(size, sympy.Basic) else int(size)
 
 
 def _encoded(
@@ -148,8 +165,12 @@ def _alias(data: Mapping[str, Any], program: Program) -> Alias:
     view = data["view"]
     if view is None:
         return alias
-    shape, stride = ([int(size) for size in view[key]] for key in ("shape", "stride"))
-    return dataclasses.replace(alias, view=View(tuple(shape), tuple(stride), int(view["offset"])))
+    shape, stride = (tuple(map(_read_size, view[key])) for key in ("shape", "stride"))
+    return dataclasses.replace(alias, view=View(shape, stride, _read_size(view["offset"])))
+
+
+def _read_size(written: Any) -> Size:
+    return read_arithmetic(written) if isinstance(written, str) else int(written)
 
 
 def _with_plain_values(

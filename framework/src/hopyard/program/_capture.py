@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -39,6 +39,7 @@ from ._dynamic import DynamicInputs, dimensions_asked
 from ._functional import PureFunction, State
 from ._functionalize import functionalize
 from ._hoist import hoist_tensors, inline_numbers
+from ._libraries import without_libraries
 from ._lift import lift_tensors, split_mutations
 from ._manifest import Manifest
 from ._operands import distinct, operands_of, shared_write, written_operands
@@ -46,6 +47,9 @@ from ._preserve import preserved, same_storage, surroundings_preserved
 from ._program import Program
 from ._ranges import check_promises, with_sizes
 from ._targets import runnable
+
+if TYPE_CHECKING:
+    from ..safeguards import Observer
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ class CaptureOptions:
         decompositions: Operators to record as what they decompose into.
         trace_rules: How to record higher-order operators, by name.
         surroundings: Context managers entered around the user's code, in order.
-        findings: Filled by the safeguards among the surroundings.
+        observer: Watches the program for safeguards; the innermost of the surroundings.
+        findings: Filled by the observer.
         manifest: Versions of what captures.
     """
 
@@ -64,6 +69,7 @@ class CaptureOptions:
     decompositions: DecompositionTable = field(default_factory=dict)
     trace_rules: Mapping[str, TraceRuleFunction] = field(default_factory=dict)
     surroundings: tuple[Callable[[], AbstractContextManager[Any]], ...] = ()
+    observer: Observer | None = None
     findings: Sequence[Finding] = ()
 
 
@@ -92,17 +98,19 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
         trace_rules=options.trace_rules,
         stack_traces=UserTraces(capture.__code__),
     )
-    tracer = Tracer(dataclasses.replace(tracing, surroundings=options.surroundings))
+    surroundings, program = _observed(pure, options, state, names)
+    tracer = Tracer(dataclasses.replace(tracing, surroundings=surroundings))
     name = getattr(target, "__name__", type(target).__name__)
     inputs = [*state.all, *(leaf.path for leaf in leaves)]
-    with (
-        surroundings_preserved(),
-        preserved(target),
-        same_storage(inputs, operands),
-        dynamic.watched(),
-    ):
-        traced = tracer.trace(pure, operands, placeholders, name)
-    graph_module = functionalize(traced, tracing)
+    with without_libraries():
+        with (
+            surroundings_preserved(),
+            preserved(target),
+            same_storage(inputs, operands),
+            dynamic.watched(),
+        ):
+            traced = tracer.trace(program, operands, placeholders, name)
+        graph_module = functionalize(traced, tracing)
 
     hoist_tensors(graph_module)
     inline_numbers(graph_module)
@@ -127,13 +135,31 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
             in_spec,
             pure.out_spec,
             parameter_names(target),
-            pure.aliases(signature),
+            pure.aliases(signature, symbols),
             symbols,
         ),
         range_constraints=with_sizes(ranges, symbols),
         findings=options.findings,
         manifest=options.manifest,
     )
+
+
+def _observed(
+    pure: PureFunction, options: CaptureOptions, state: State, names: Sequence[str]
+) -> tuple[tuple[Callable[[], AbstractContextManager[Any]], ...], Callable[..., Any]]:
+    """Return what is entered around the program, and the program, under the observer's eyes."""
+    observer = options.observer
+    if observer is None:
+        return options.surroundings, pure
+    held = zip(names, state.all.values(), strict=False)
+    observer.constants = frozenset(name for name, each in held if not each.requires_grad)
+
+    def program(*values: Any) -> list[Any]:
+        output = pure(*values)
+        observer.result = output
+        return output
+
+    return (*options.surroundings, lambda: observer), program
 
 
 def _refuse_shared_writes(signature: ExportGraphSignature, operands: Mapping[str, Any]) -> None:

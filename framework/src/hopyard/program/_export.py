@@ -17,7 +17,8 @@ from .._torch.pytree import tree_unflatten
 from ..errors import ProgramError
 from ._calling import CallingConvention, InputLeaf, TensorType
 from ._manifest import Manifest
-from ._ranges import free_symbols, from_ranges
+from ._ranges import from_ranges
+from ._sizes import free_symbols
 
 if TYPE_CHECKING:
     from ._program import Program

@@ -7,6 +7,7 @@ nothing but arithmetic on symbols is let through, and only as much of it as comp
 from __future__ import annotations
 
 import ast
+import functools
 import re
 
 import sympy  # type: ignore[import-untyped]
@@ -34,6 +35,7 @@ _LARGEST = 2**64
 _LARGEST_EXPONENT = 8
 
 
+@functools.lru_cache(maxsize=4096)
 def is_arithmetic(text: str) -> bool:
     """Return whether an expression as torch writes it is arithmetic on symbols and numbers."""
     if len(text) > _LONGEST:

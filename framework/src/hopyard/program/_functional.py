@@ -16,6 +16,7 @@ from ..errors import UnsupportedError
 from ._aliases import Alias, find_aliases
 from ._calling import TensorType
 from ._containers import Contents
+from ._sizes import Symbols
 
 
 @dataclass(frozen=True)
@@ -101,15 +102,21 @@ class PureFunction:
         self._operands, self._results = dict(zip(self._names, leaves, strict=True)), values
         return [*values, *(current[name] for name in self.rebound)]
 
-    def aliases(self, signature: ExportGraphSignature) -> tuple[Alias, ...]:
+    def aliases(self, signature: ExportGraphSignature, symbols: Symbols) -> tuple[Alias, ...]:
         """Return which results share memory with an operand when the call has ended.
+
+        A view whose sizes depend on data is left as the graph computes it.
 
         Ask when the capture has ended: the user's modes would see the questions.
         """
         # What was bound to another tensor is no longer the one that the result shares memory with.
         bound = {spec.arg.name for spec in signature.input_specs if spec.target in self.rebound}
-        found = find_aliases(self._results, self._operands)
-        return tuple(alias for alias in found if alias.operand not in bound)
+        read = {each.symbol for each in symbols.ranges}
+        return tuple(
+            alias
+            for alias in find_aliases(self._results, self._operands)
+            if alias.operand not in bound and (alias.view is None or alias.view.symbols <= read)
+        )
 
 
 def _changed_containers() -> UnsupportedError:

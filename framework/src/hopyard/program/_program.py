@@ -101,7 +101,7 @@ class Program:
         Raises:
             InputError: The arguments are not of the kind that was captured.
         """
-        leaves, expected = self.convention.flatten(args, kwargs)
+        leaves, expected, bindings = self.convention.flatten(args, kwargs)
         operands = operands_of(self.signature, {**self.state, **self.constants}, leaves)
         self._refuse_shared_writes(operands)
         copies = self._laid_out(operands, expected)
@@ -119,7 +119,7 @@ class Program:
             # What carries the gradients of a change must be returned as the graph computed it.
             carries = alias.operand in self._written and results[alias.result].requires_grad
             if is_copy and not carries:
-                results[alias.result] = alias.of(operands[alias.operand])
+                results[alias.result] = alias.of(operands[alias.operand], bindings)
         return self.convention.unflatten(results)
 
     def with_graph(self, graph_module: GraphModule) -> Program:

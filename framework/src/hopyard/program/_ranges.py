@@ -62,11 +62,6 @@ def _upper(size: Range) -> Any:
     return infinity if size.greatest is None else size.greatest
 
 
-def free_symbols(size: Any) -> set[sympy.Symbol]:
-    """Return the symbols of a size."""
-    return set(size.free_symbols) if isinstance(size, sympy.Basic) else set()
-
-
 def symbols_in(value: Any) -> Iterator[sympy.Symbol]:
     """Yield the symbols in a value's sizes, or in the value itself."""
     for leaf in tree_leaves(value):

@@ -1,12 +1,14 @@
-"""From the plain values of a file to the classes of torch's schema, by the classes' annotations.
+"""Between the plain values of a file and the classes of torch's schema.
 
-torch's own way reads the annotations anew for every value, which takes most of the time of loading,
-and trusts the values to be of the annotated types.
+torch's own way to read looks at the classes' annotations anew for every value, which takes most of
+the time of loading, and trusts the values to be of the annotated types.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 import types
 import typing
 from collections.abc import Callable
@@ -20,11 +22,47 @@ T = TypeVar("T")
 _Reader = Callable[[Any], Any]
 
 
-class SchemaReader:
-    """Makes instances of the schema's classes; how to make one of a class is found out once."""
+_EXPRESSION = "expr_str"
 
-    def __init__(self) -> None:
+
+def plain(value: Any) -> Any:
+    """Return an instance of the schema's classes as dictionaries, lists and numbers for JSON."""
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:
+        return value
+    if kind is list:
+        return [plain(item) for item in value]
+    if kind is dict:
+        return {key: plain(item) for key, item in value.items()}
+    if kind is float:
+        return value if math.isfinite(value) else _named_float(value)
+    if isinstance(value, Union):
+        # Reading a field as an attribute asks first which one is set.
+        fields = object.__getattribute__(value, "__dict__")
+        name = str(fields["_type"])
+        return {name: plain(fields[name])}
+    if dataclasses.is_dataclass(kind):
+        return {name: plain(item) for name, item in value.__dict__.items()}
+    return value
+
+
+def _named_float(value: float) -> str:
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
+
+
+class SchemaReader:
+    """Makes instances of the schema's classes; how to make one of a class is found out once.
+
+    Args:
+        expression: Reads the text of a symbolic expression. torch takes what it returns for the
+            text, and reads it no more.
+    """
+
+    def __init__(self, expression: Callable[[str], Any]) -> None:
         self._readers: dict[Any, _Reader] = {}
+        self._expression = functools.cache(expression)
 
     def read(self, kind: type[T], value: Any) -> T:
         """Return `value`, of dictionaries and lists, as an instance of `kind`.
@@ -97,7 +135,8 @@ class SchemaReader:
             if reader is None:
                 if name not in hints:
                     raise ValueError(f"{kind.__name__} has no field {name!r} in this version")
-                reader = readers[name] = self._reader(hints[name])
+                reader = self._expression if name == _EXPRESSION else self._reader(hints[name])
+                readers[name] = reader
             return reader
 
         return field

@@ -24,6 +24,18 @@ def size_of(number: int | SymInt) -> Size:
     return int(expression) if expression.is_number else expression
 
 
+def known(sizes: Iterable[Size], bindings: Bindings) -> tuple[int, ...]:
+    """Return sizes as integers, given those that symbols stand for."""
+    return tuple(
+        int(each.xreplace(bindings)) if isinstance(each, sympy.Basic) else each for each in sizes
+    )
+
+
+def free_symbols(size: Size) -> set[sympy.Symbol]:
+    """Return the symbols of a size."""
+    return set(size.free_symbols) if isinstance(size, sympy.Basic) else set()
+
+
 @dataclass(frozen=True, slots=True)
 class Range:
     """The sizes that a symbol stands for.

@@ -36,7 +36,9 @@ def structure_of(program: Program) -> Hashable:
     convention = program.convention
     shapes = [leaf.expected for leaf in convention.inputs]
     rename = _Renaming(shapes)
-    aliases = [(each.result, positions[each.operand], each.view) for each in convention.aliases]
+    aliases = [
+        (each.result, positions[each.operand], rename(each.view)) for each in convention.aliases
+    ]
     return (
         _graph(program.graph_module),
         tuple(inputs),

@@ -4,70 +4,77 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any
 
+from torch import is_grad_enabled
+from torch.fx import Graph, Node
 from torch.overrides import TorchFunctionMode
 
-from hopyard_hookspecs import Check, Finding, Hazard, ObservedCall, Policy, Provider, Safeguard
-
-from .._torch.proxies import current_proxy_mode
-from ..errors import (
-    DuplicateNameError,
-    HopyardError,
-    PluginError,
-    SafeguardError,
-    UnknownNameError,
-    UsageError,
+from hopyard_hookspecs import (
+    Finding,
+    Moment,
+    ObservedCall,
+    Policy,
+    Review,
+    SourceLocation,
+    Suspicion,
 )
-from ..plugins import Registered, resolve
-from ..tracing import current_location
 
-Watch = tuple[Check, Safeguard, Provider | None]
+from .._allowances import Allowance, allowances, listening
+from .._torch.dispatch import set_grad_enabled
+from .._torch.proxies import current_proxy_mode
+from ..errors import HopyardError, PluginError, SafeguardError
+from ..policies import check_allowance, check_policies
+from ..tracing import active_tracer, current_location, node_location
+from ._ambient import Ambient, Event
+from ._recording import Recording, now
+from ._watch_list import Watched, WatchList
+
+_Judged = tuple[Finding, Watched[Any], Sequence[Allowance]]
 
 
 @dataclass(frozen=True, slots=True)
-class WatchList:
-    """What a set of safeguards watches.
+class _Suspected:
+    """A suspicion, and what was so when it arose."""
 
-    Attributes:
-        checks: The checks of each watched function.
-        hazards: Every hazard that a check may report, by code.
-    """
+    suspicion: Suspicion
+    watched: Watched[Any]
+    moment: Moment
+    location: SourceLocation | None
+    allowed: tuple[Allowance, ...]
 
-    checks: Mapping[Callable[..., Any], tuple[Watch, ...]]
-    hazards: Mapping[str, Hazard]
 
-    @classmethod
-    def of(cls, safeguards: Iterable[Registered[Safeguard]]) -> WatchList:
-        """Collect the watches of `safeguards`, in order.
+@dataclass(slots=True)
+class _Span:
+    """A part of the recording in which something is allowed."""
 
-        Raises:
-            PluginError: A safeguard cannot say what it watches.
-            DuplicateNameError: Two safeguards mean different hazards by one code.
-        """
-        checks: dict[Callable[..., Any], tuple[Watch, ...]] = {}
-        hazards: dict[str, Hazard] = {}
-        declared_by: dict[str, Provider] = {}
-        for registered in safeguards:
-            safeguard, provider = registered.value, registered.provider
-            for hazard in safeguard.hazards:
-                if hazards.setdefault(hazard.code, hazard) != hazard:
-                    claimants = (declared_by[hazard.code], provider)
-                    raise DuplicateNameError("hazard", hazard.code, claimants)
-                declared_by.setdefault(hazard.code, provider)
-            for function, check in _watched(safeguard, provider).items():
-                watch = (check, safeguard, provider)
-                checks[function] = (*checks.get(function, ()), watch)
-        return cls(checks, hazards)
+    allowance: Allowance
+    start: Moment
+    end: Moment | None = None
+
+
+@dataclass(slots=True)
+class _Level:
+    """One graph under observation: the program's, or that of a region inside it."""
+
+    graph: Graph | None
+    ambient: Ambient = field(default_factory=Ambient)
+    allowed: tuple[Allowance, ...] = field(default_factory=allowances)
+    suspected: list[_Suspected] = field(default_factory=list)
+    spans: list[_Span] = field(default_factory=list)
+    listening: ExitStack = field(default_factory=ExitStack)
 
 
 class Observer(TorchFunctionMode):
     """Looks every function call of the captured program up in one dictionary.
 
     It reports only while a tracer is active, so that what happens before, after or outside of a
-    capture remains free.
+    capture remains free. It is entered around the program, and once more around the body of each
+    region; what only the whole recording tells is judged when it is left.
 
     Args:
         watched: What to look for.
@@ -77,6 +84,12 @@ class Observer(TorchFunctionMode):
     Attributes:
         refusal: The first error that refused the capture, also if the captured program swallowed
             it: a finding, or a check that failed.
+        constants: Names of the placeholders through which no gradient is asked for.
+        result: What the program returned, flat; None before it has.
+
+    Raises:
+        UnknownNameError: There is a policy for a code that no safeguard reports.
+        UsageError: A policy is none.
     """
 
     def __init__(
@@ -86,19 +99,47 @@ class Observer(TorchFunctionMode):
         findings: list[Finding],
     ) -> None:
         super().__init__()
-        for code, policy in policies.items():
-            if code not in watched.hazards:
-                raise UnknownNameError("hazard", code, watched.hazards)
-            if not isinstance(policy, Policy):
-                raise UsageError(
-                    f"the policy for {code} is {policy!r}",
-                    hint=f"write one of {', '.join(map(str, Policy))}",
-                    stage="capture",
-                )
+        check_policies(policies, watched.hazards)
+        # The grad mode is kept up with also if nobody watches it.
+        self._functions = {set_grad_enabled: (), **watched.functions}
+        self._operators = {id(each): checks for each, checks in watched.operators.items()}
         self._watched = watched
         self._policies = policies
         self._findings = findings
+        self._levels: list[_Level] = []
+        self._before: list[Any] = []
         self.refusal: HopyardError | None = None
+        self.constants: frozenset[str] = frozenset()
+        self.result: list[Any] | None = None
+
+    def __enter__(self) -> Observer:
+        for allowance in allowances():
+            check_allowance(allowance.codes, self._watched.hazards)
+        if not self._levels:
+            self._before = [each.run(each.check.read) for each in self._watched.states]
+        tracer = active_tracer()
+        level = _Level(None if tracer is None else tracer.recorder.graph)
+        level.listening.enter_context(listening(self._allowed))
+        self._levels.append(level)
+        super().__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        super().__exit__(kind, error, traceback)
+        level = self._levels.pop()
+        level.listening.close()
+        if error is not None or self.refusal is not None:
+            return
+        try:
+            self._judge(level)
+        except HopyardError as refusal:
+            self.refusal = refusal
+            raise
 
     def __torch_function__(
         self,
@@ -108,57 +149,187 @@ class Observer(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Check a watched call, then let it happen."""
-        kwargs = kwargs or {}
-        watches = self._watched.checks.get(func)
-        if watches is not None:
-            self._inspect(watches, func, args, kwargs)
-        return func(*args, **kwargs)
+        watches = self._functions.get(func)
+        ambient = self._levels[-1].ambient
+        if watches is None and is_grad_enabled() is ambient.grad_enabled and not ambient.attentive:
+            return func(*args, **(kwargs or {}))
+        return self._attend(watches or (), func, args, kwargs or {})
 
-    def _inspect(
+    def _attend(
         self,
-        watches: tuple[Watch, ...],
+        watches: tuple[Watched[Any], ...],
         func: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
-    ) -> None:
-        tracer_mode = current_proxy_mode()
-        if tracer_mode is None:
-            return
-        call = ObservedCall(func, args, kwargs, pre_dispatch=bool(tracer_mode.pre_dispatch))
+    ) -> Any:
+        level = self._levels[-1]
+        mode = current_proxy_mode()
+        if mode is not None:
+            for event in level.ambient.changes():
+                self._inspect(level, self._functions.get(event.function, ()), event, {}, mode)
+            self._inspect(level, watches, Event(func, args), kwargs, mode)
         try:
-            for check, safeguard, provider in watches:
-                finding = _run(check, call, safeguard, provider)
-                if finding is not None:
-                    self._act(finding, safeguard, provider)
+            return func(*args, **kwargs)
+        finally:
+            if func is set_grad_enabled:
+                level.ambient.synchronize()
+
+    def _inspect(
+        self,
+        level: _Level,
+        watches: tuple[Watched[Any], ...],
+        event: Event,
+        kwargs: Mapping[str, Any],
+        mode: Any,
+    ) -> None:
+        if not watches:
+            return
+        moment = now(mode.tracer.graph)
+        call = ObservedCall(event.function, event.args, kwargs, bool(mode.pre_dispatch), moment)
+        try:
+            for watched in watches:
+                judged = watched.run(watched.check, call)
+                if isinstance(judged, Suspicion):
+                    where = judged.finding.location or current_location()
+                    suspected = _Suspected(judged, watched, moment, where, allowances())
+                    level.suspected.append(suspected)
+                elif judged is not None:
+                    refusal = self._act(judged, watched, allowances())
+                    if refusal is not None:
+                        raise refusal
         except HopyardError as refusal:
             self.refusal = self.refusal or refusal
             raise
 
-    def _act(self, finding: Finding, safeguard: Safeguard, provider: Provider | None) -> None:
+    def _allowed(self, allowance: Allowance, begins: bool) -> None:
+        """Note where in the recording an allowance begins or ends."""
+        mode = current_proxy_mode()
+        if mode is None:
+            return
+        moment = now(mode.tracer.graph)
+        spans = self._levels[-1].spans
+        if begins:
+            try:
+                check_allowance(allowance.codes, self._watched.hazards)
+            except HopyardError as refusal:
+                self.refusal = self.refusal or refusal
+                raise
+            spans.append(_Span(allowance, moment))
+            return
+        for span in reversed(spans):
+            if span.allowance is allowance and span.end is None:
+                span.end = moment
+                return
+
+    def _judge(self, level: _Level) -> None:
+        """Judge what only the whole recording tells.
+
+        Raises:
+            SafeguardError: A finding refuses the capture; others are in the error's notes.
+            PluginError: A safeguard failed.
+        """
+        refusals = []
+        for finding, watched, allowed in [*self._of_recording(level), *self._of_states(level)]:
+            refusal = self._act(finding, watched, allowed)
+            if refusal is not None:
+                refusals.append(refusal)
+        if not refusals:
+            return
+        first, *others = refusals
+        first.findings = tuple(each.finding for each in refusals)
+        for other in others:
+            first.add_note(f"also found: {other}")
+        raise first
+
+    def _of_recording(self, level: _Level) -> Iterator[_Judged]:
+        if level.graph is None:
+            return
+        result = None if self._levels else self.result
+        constants = frozenset() if self._levels else self.constants
+        recording = Recording(level.graph, result, constants)
+        for event in level.ambient.finished():
+            for watched in self._functions.get(event.function, ()):
+                moment = now(level.graph)
+                call = ObservedCall(event.function, event.args, {}, False, moment)
+                watched.run(watched.check, call)
+        for each in level.suspected:
+            # A capture inside of the captured program has a graph of its own.
+            own = each.moment.graph is level.graph
+            seen = recording if own else Recording(each.moment.graph)
+            finding = each.watched.run(each.suspicion.confirm, seen)
+            if finding is not None:
+                where = finding.location or each.location
+                yield dataclasses.replace(finding, location=where), each.watched, each.allowed
+        for node in level.graph.nodes if self._operators else ():
+            for judge in self._operators.get(id(node.target), ()):
+                finding = judge.run(judge.check, node, recording)
+                if finding is not None:
+                    yield _at(finding, node), judge, self._allowed_at(level, recording, node)
+        for review in self._watched.reviews:
+            for finding in review.run(_reviewed, review.check, recording):
+                yield finding, review, level.allowed
+
+    def _of_states(self, level: _Level) -> Iterator[_Judged]:
+        if self._levels:
+            return
+        for watched, before in zip(self._watched.states, self._before, strict=True):
+            after = watched.run(watched.check.read)
+            finding = watched.run(watched.check.check, before, after)
+            if finding is not None:
+                yield finding, watched, (*level.allowed, *(each.allowance for each in level.spans))
+
+    def _allowed_at(self, level: _Level, recording: Recording, node: Node) -> tuple[Allowance, ...]:
+        inside = [
+            span.allowance
+            for span in level.spans
+            if node in recording.between(span.start, span.end)
+        ]
+        return (*level.allowed, *inside)
+
+    def _act(
+        self, finding: Finding, watched: Watched[Any], allowed: Sequence[Allowance]
+    ) -> SafeguardError | None:
+        """Complete and keep a finding; return an error if it refuses the capture."""
+        safeguard = watched.safeguard
         declared = {hazard.code: hazard for hazard in safeguard.hazards}
         hazard = declared.get(finding.code)
         if hazard is None:
             raise PluginError(
                 f"reported {finding.code}, which it did not declare",
                 hint=f"declared hazards: {', '.join(declared)}",
-                plugin=provider,
+                plugin=watched.provider,
                 stage=safeguard.name,
             )
-        policy = self._policies.get(finding.code, hazard.policy)
+        reason = next((each.reason for each in reversed(allowed) if finding.code in each.codes), "")
+        policy = self._policies.get(finding.code, hazard.severity.policy)
+        if reason and policy is not Policy.IGNORE:
+            policy = Policy.RECORD
         complete = dataclasses.replace(
             finding,
             remedy=finding.remedy or hazard.remedy,
             location=finding.location or current_location(),
             safeguard=safeguard.name,
+            severity=hazard.severity,
             policy=policy,
+            allowed=reason,
         )
         if policy is Policy.ERROR:
-            raise SafeguardError(complete, plugin=provider)
+            return SafeguardError(complete, plugin=watched.provider)
         if policy is Policy.IGNORE or complete in self._findings:
-            return
+            return None
         self._findings.append(complete)
         if policy is Policy.WARN:
             _warn(complete)
+        return None
+
+
+def _reviewed(review: Review, recording: Recording) -> list[Finding]:
+    # A review may be a generator, whose errors come when it is run.
+    return list(review(recording))
+
+
+def _at(finding: Finding, node: Node) -> Finding:
+    return dataclasses.replace(finding, location=finding.location or node_location(node))
 
 
 def _warn(finding: Finding) -> None:
@@ -167,31 +338,3 @@ def _warn(finding: Finding) -> None:
         warnings.warn(str(finding), stacklevel=2)
     else:
         warnings.warn_explicit(str(finding), UserWarning, where.file, where.line)
-
-
-def _watched(safeguard: Safeguard, provider: Provider | None) -> Mapping[Any, Check]:
-    watch = resolve(safeguard.watch, provider)
-    try:
-        return dict(watch())  # type: ignore[operator]
-    except Exception as error:
-        raise _broken(safeguard, provider, error) from error
-
-
-def _run(
-    check: Check, call: ObservedCall, safeguard: Safeguard, provider: Provider | None
-) -> Finding | None:
-    try:
-        return check(call)
-    except HopyardError:
-        raise
-    except Exception as error:
-        raise _broken(safeguard, provider, error) from error
-
-
-def _broken(safeguard: Safeguard, provider: Provider | None, error: Exception) -> PluginError:
-    return PluginError(
-        f"the safeguard raised {type(error).__name__}: {error}",
-        hint="report it to the plugin's authors, or disable the plugin",
-        plugin=provider,
-        stage=safeguard.name,
-    )

@@ -24,4 +24,8 @@ from ._description import NodeReference as NodeReference
 from ._description import SequenceDescription as SequenceDescription
 from ._description import TensorDescription as TensorDescription
 from ._description import Value as Value
+from ._effects import observed_effects as observed_effects
+from ._effects import same_effects as same_effects
+from ._safeguards import SafeguardContract as SafeguardContract
+from ._safeguards import SafeguardExample as SafeguardExample
 from ._session import plugin_session as plugin_session

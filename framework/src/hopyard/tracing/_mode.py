@@ -186,7 +186,7 @@ class TracingMode(ProxyTorchDispatchMode):
         right: SymNode,
         compute: Callable[[Any, Any], SymNode],
     ) -> SymNode:
-        """Do as :meth:`__sym_dispatch__` does, for numbers that remember what they compute.
+        """Do as `__sym_dispatch__` does, for numbers that remember what they compute.
 
         The left one is no plain number.
         """

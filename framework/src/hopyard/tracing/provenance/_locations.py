@@ -23,6 +23,11 @@ def current_location() -> SourceLocation | None:
     return _innermost(callers(sys._getframe(1)))
 
 
+def calling_location(frame: FrameType | None) -> SourceLocation | None:
+    """Return the innermost line of a frame and those above that is neither torch's nor ours."""
+    return _innermost(callers(frame))
+
+
 def raising_location(traceback: TracebackType | None) -> SourceLocation | None:
     """Return the innermost line of a traceback that is neither torch's nor Hopyard's."""
     return _innermost(reversed(list(_frames(traceback))))

@@ -1,0 +1,196 @@
+"""Where gradients go when somebody differentiates a recorded graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+
+from .._torch.dispatch import OpOverload
+
+aten = torch.ops.aten
+
+_STOPS = frozenset(
+    getattr(aten, name)
+    for name in (
+        "detach",
+        "detach_copy",
+        "empty_like",
+        "full_like",
+        "new_empty",
+        "new_empty_strided",
+        "new_full",
+        "new_ones",
+        "new_zeros",
+        "ones_like",
+        "rand_like",
+        "randint_like",
+        "randn_like",
+        "zeros_like",
+    )
+)
+"""Operators whose results have floating-point operands and no gradient."""
+
+
+class GradientFlow:
+    """Where gradients go when somebody differentiates a recorded graph.
+
+    A graph knows no grad mode: every floating-point value that depends on an input has a gradient,
+    whatever the program did about it. In-place operators and views are followed. What is asked for
+    is found out then: most captures ask nothing, or about a few nodes.
+
+    Args:
+        graph: A graph as recorded, in-place operators included.
+        constants: Names of the placeholders that have no gradient.
+    """
+
+    def __init__(self, graph: Graph, constants: frozenset[str] = frozenset()) -> None:
+        self._graph = graph
+        self._constants = constants
+        # Operands of nodes that read memory which was written to before; others have their own.
+        self._operands: dict[Node, list[Node]] = {}
+        self._bases: dict[Node, Node] = {}
+        self._viewed: dict[Node, Node] = {}
+        self._writes: dict[Node, list[Node]] = {}
+        self._depends: dict[Node, bool] = {}
+        self._follow()
+
+    def carries(self, node: Node) -> bool:
+        """Say whether a gradient passes through `node` on its way from a result to an input."""
+        return self._depends_on_input(node) and node in self._arriving
+
+    def viewed(self, node: Node) -> Node | None:
+        """Return the operand whose memory the value of `node` is in, if it is in one's."""
+        return self._viewed.get(node)
+
+    def base(self, node: Node) -> Node:
+        """Return the node in whose memory the value of `node` is; itself if that is its own."""
+        return self._bases.get(node, node)
+
+    def writes(self, node: Node) -> list[Node]:
+        """Return the in-place operators that change the memory of `node`, in order."""
+        return self._writes.get(self.base(node), [])
+
+    def operands(self, node: Node) -> list[Node]:
+        """Return what the value of `node` depends on: its operands, and who wrote to them last."""
+        return self._operands.get(node) or node.all_input_nodes
+
+    def _follow(self) -> None:
+        """Find views and writes, and the operands of what reads memory that was written to."""
+        aliasing: dict[int, bool] = {}
+        for node in self._graph.nodes:
+            target = node.target
+            if self._writes:
+                operands = node.all_input_nodes
+                bases = {self.base(operand) for operand in operands}
+                written = [self._writes[base][-1] for base in bases if base in self._writes]
+                if written:
+                    self._operands[node] = [*operands, *written]
+            known = aliasing.get(id(target))
+            if known is None:
+                known = aliasing[id(target)] = _may_alias(target)
+            if not known:
+                continue
+            viewed, changed = _aliases(node)
+            for operand in changed:
+                self._writes.setdefault(self.base(operand), []).append(node)
+            for operand in viewed[:1]:
+                self._viewed[node] = operand
+                self._bases[node] = self.base(operand)
+
+    def _depends_on_input(self, node: Node) -> bool:
+        """Say whether the value of `node` has a gradient with respect to an input."""
+        known = self._depends
+        stack = [node]
+        while stack:
+            each = stack[-1]
+            if each in known:
+                stack.pop()
+                continue
+            if each.op == "placeholder":
+                known[each] = each.name not in self._constants and _has_gradient(each)
+            elif each.op == "get_attr":
+                known[each] = bool(getattr(each.meta.get("val"), "requires_grad", False))
+            elif not _is_differentiable(each):
+                known[each] = False
+            else:
+                operands = self.operands(each)
+                missing = [operand for operand in operands if operand not in known]
+                if missing and not any(known.get(operand) for operand in operands):
+                    stack += missing
+                    continue
+                known[each] = any(known.get(operand) for operand in operands)
+        return known[node]
+
+    @cached_property
+    def _arriving(self) -> set[Node]:
+        """What a result has a gradient with respect to."""
+        arriving: set[Node] = set()
+        for node in reversed(self._graph.nodes):
+            if node.op == "output":
+                arriving.update(each for each in self.operands(node) if _has_gradient(each))
+            elif node in arriving and _is_differentiable(node):
+                arriving.update(self.operands(node))
+        return arriving
+
+
+def _is_differentiable(node: Node) -> bool:
+    overload = node.target
+    if type(overload) is OpOverload and overload.overloadpacket in _STOPS:
+        return False
+    return _has_gradient(node)
+
+
+def _has_gradient(node: Node) -> bool:
+    value = node.meta.get("val")
+    dtype = getattr(value, "dtype", None)
+    if dtype is None:
+        return isinstance(value, (list, tuple, dict))
+    return bool(dtype.is_floating_point or dtype.is_complex)
+
+
+def _may_alias(target: Any) -> bool:
+    """Say whether a call of `target` can return a view of an operand, or change one."""
+    if isinstance(target, OpOverload):
+        return any(each.alias_info is not None for each in target._schema.arguments)
+    return getattr(target, "__name__", "") == "getitem"
+
+
+def _aliases(node: Node) -> tuple[list[Node], list[Node]]:
+    """Return the operands that the value of `node` is a view of, and those that it changes."""
+    overload = node.target
+    if not isinstance(overload, OpOverload):
+        return node.all_input_nodes[:1], []
+    viewed: list[Node] = []
+    changed: list[Node] = []
+    returned = {
+        name
+        for each in overload._schema.returns
+        if each.alias_info is not None
+        for name in each.alias_info.before_set
+    }
+    for parameter, value in _bound(overload, node):
+        alias = parameter.alias_info
+        if alias is None:
+            continue
+        nodes = [each for each in _flat(value) if isinstance(each, Node)]
+        if alias.is_write:
+            changed += nodes
+        if returned & alias.before_set:
+            viewed += nodes
+    return viewed, changed
+
+
+def _bound(overload: OpOverload, node: Node) -> Iterator[tuple[Any, object]]:
+    for position, parameter in enumerate(overload._schema.arguments):
+        if position < len(node.args) and not parameter.kwarg_only:
+            yield parameter, node.args[position]
+        elif parameter.name in node.kwargs:
+            yield parameter, node.kwargs[parameter.name]
+
+
+def _flat(value: object) -> Iterable[object]:
+    return value if isinstance(value, (list, tuple)) else (value,)
