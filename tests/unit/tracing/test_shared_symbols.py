@@ -13,13 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
 
 import hopyard
-from hopyard.errors import CaptureError, DataDependentError
+from hopyard.errors import CaptureError
 from hopyard.testing import describe_graph
 from hopyard.tracing import TracingMode
 from hopyard.tracing.recording._nodes import NodeWriter
+from hopyard.tracing.symbols._refusals import undecidable_reported
 
 THREADS = 4
 
@@ -129,37 +130,28 @@ def test_a_fault_leaves_symbols_as_they_were(owner: type, name: str) -> None:
     assert describe_graph(capture(inputs)) == expected
 
 
-def decides(x: Tensor) -> Tensor:
-    try:
-        if (x + 0).sum().item() > 3:
-            return x + 1
-    except Exception:  # noqa: BLE001
-        pass
-    return x - 1
-
-
-def test_each_thread_is_told_of_its_own_decisions(impatient: None) -> None:
+@pytest.mark.parametrize("first_to_leave", [0, 1])
+def test_each_thread_is_told_of_its_own_decisions(first_to_leave: int) -> None:
     shape_env = ShapeEnv()
-    good = [inputs_of(shape_env) for _ in range(THREADS)]
-    bad = [inputs_of(shape_env)[:1] for _ in range(THREADS)]
-    before = left_behind(shape_env, good[0])
-    found: dict[str, list[Any]] = {"good": [], "bad": []}
+    number = shape_env.create_unbacked_symint()
+    told: list[list[Exception]] = [[], []]
+    steps = [threading.Event() for _ in range(2)]
+    entered = threading.Barrier(2)
 
-    def work(kind: str, function: Any, inputs: list[Tensor]) -> None:
-        for _ in range(2):
-            try:
-                capture(inputs, function)
-                found[kind].append(None)
-            except Exception as error:  # noqa: BLE001
-                found[kind].append(type(error))
+    def decide(thread: int) -> None:
+        with undecidable_reported(shape_env, told[thread].append):
+            entered.wait()
+            for _ in range(thread + 1):
+                with pytest.raises(GuardOnDataDependentSymNode):
+                    bool(number > 3)
+            if thread != first_to_leave:
+                steps[first_to_leave].wait()
+        steps[thread].set()
 
-    threads = [
-        *(threading.Thread(target=work, args=("good", program, inputs)) for inputs in good),
-        *(threading.Thread(target=work, args=("bad", decides, inputs)) for inputs in bad),
-    ]
+    threads = [threading.Thread(target=decide, args=(thread,)) for thread in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == {"good": [None] * 2 * THREADS, "bad": [DataDependentError] * 2 * THREADS}
-    assert left_behind(shape_env, good[0]) == before
+    assert list(map(len, told)) == [1, 2]
+    assert "evaluate_sym_node" not in vars(shape_env)
