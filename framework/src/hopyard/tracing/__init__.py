@@ -52,6 +52,7 @@ from .provenance._functions import function_mode_removed as function_mode_remove
 from .provenance._locations import current_location as current_location
 from .provenance._locations import node_location as node_location
 from .provenance._locations import raising_location as raising_location
+from .provenance._module_stack import ModulePaths as ModulePaths
 from .provenance._stack_traces import ForwardTraces as ForwardTraces
 from .provenance._stack_traces import StackTraces as StackTraces
 from .provenance._stack_traces import UserTraces as UserTraces
