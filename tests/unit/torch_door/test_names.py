@@ -32,6 +32,7 @@ from hopyard._torch import (
     exporting,
     fake,
     flops,
+    functional,
     graphs,
     inductor,
     objects,
@@ -156,6 +157,23 @@ def _below_autograd() -> None:
     with dispatch.below_autograd():
         assert not (x * 2).requires_grad
     assert (x * 2).requires_grad
+
+
+@check("dispatch.is_dispatch_key_excluded")
+def _excluded_keys() -> None:
+    key = dispatch.DispatchKey.AutogradFunctionality
+    assert not dispatch.is_dispatch_key_excluded(key)
+    with dispatch.below_autograd():
+        assert dispatch.is_dispatch_key_excluded(key)
+
+
+@check("dispatch.without_autocast")
+def _without_autocast() -> None:
+    x = torch.ones(2, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        with dispatch.without_autocast():
+            assert (x @ x).dtype is torch.float32
+        assert (x @ x).dtype is torch.bfloat16
 
 
 @check("dispatch.keep_from_dynamo")
@@ -362,6 +380,17 @@ def _detached() -> None:
     assert detached.shape == (2, 3)
 
 
+@check("fake.fast_implementations")
+def _() -> None:
+    shortcuts = fake.fast_implementations()
+    assert shortcuts[aten.detach.default] is fake.fast_detach
+    mode = fake.FakeTensorMode(shape_env=symbolic.ShapeEnv())
+    value = mode.from_tensor(torch.ones(2, 3))
+    total = shortcuts[aten.add.Tensor](mode, value, value)
+    assert type(total) is fake.FakeTensor
+    assert total.shape == value.shape
+
+
 @check("fake.forbid_data_access")
 def _forbidden() -> None:
     with dispatch.disable_torch_dispatch():
@@ -466,6 +495,21 @@ def _attention() -> None:
     forward = flops.attention_flops(*sizes)
     assert forward == 2 * (2 * 4) * 5 * 7 * (8 + 8)
     assert 2 * flops.attention_backward_flops(sizes[0], *sizes) == 5 * forward
+
+
+@check("exporting.autocast_to_regions", "exporting.grad_modes_to_regions")
+def _modes_as_regions() -> None:
+    def function(x: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            y = x + 1
+        return y * 2
+
+    graph_module = torch_make_fx(function, pre_dispatch=True)(torch.ones(2))
+    for to_regions in (exporting.grad_modes_to_regions, exporting.autocast_to_regions):
+        graph_module, _ = to_regions(graph_module, None)
+    names = [str(node.target) for node in graph_module.graph.nodes]
+    assert "wrap_with_set_grad_enabled" in names
+    assert not any("autocast" in name and "wrap" not in name for name in names)
 
 
 @check("backends.LIBRARIES")
@@ -757,6 +801,32 @@ def _fake_rules() -> None:
             assert widened(torch.ones(2)).shape == (7,)
     finally:
         del dispatch.higher_order_operators["door_tests__widened"]
+
+
+# functional
+
+
+@check("functional.FunctionalTensor", "functional.FunctionalTensorMode")
+@check("functional.functional_value", "functional.FUNCTIONAL_SLOT", "functional.functionalized")
+def _functional_tensors() -> None:
+    x = torch.ones(2)
+    seen: list[Tensor] = []
+
+    def add_in_place(given: Tensor) -> Tensor:
+        assert isinstance(given, functional.FunctionalTensor)
+        assert dispatch.infra_mode(functional.FUNCTIONAL_SLOT) is mode
+        assert functional.functional_value(given) is x
+        seen.append(given)
+        return given.add_(1)
+
+    mode = functional.FunctionalTensorMode()
+    result = functional.functionalized(add_in_place, mode)(x)
+    assert type(result) is Tensor
+    assert result.equal(torch.full((2,), 2.0))
+    assert x.equal(torch.ones(2))
+    assert functional.functional_value(x) is x
+    torch.func.functionalize(lambda y: seen.append(y))(x)
+    assert functional.functional_value(seen[1]).equal(x)
 
 
 # pytree and symbolic

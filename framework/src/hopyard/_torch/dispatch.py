@@ -8,7 +8,9 @@ from typing import Any as _Any
 from torch import _C
 from torch._C import DispatchKey as DispatchKey
 from torch._C import _AutoDispatchBelowAutograd as below_autograd
+from torch._C import _DisableAutocast as without_autocast
 from torch._C import _DisableTorchDispatch as disable_torch_dispatch
+from torch._C import _dispatch_tls_is_dispatch_key_excluded as is_dispatch_key_excluded
 from torch._C import _dispatch_tls_local_exclude_set as excluded_dispatch_keys
 from torch._C import _dispatch_tls_local_include_set as included_dispatch_keys
 from torch._C import _get_cudnn_enabled as is_cudnn_enabled
@@ -86,6 +88,7 @@ __all__ = [
     "infra_mode",
     "is_any_autocast_enabled",
     "is_cudnn_enabled",
+    "is_dispatch_key_excluded",
     "is_mkldnn_enabled",
     "is_transformed",
     "keep_from_dynamo",
@@ -97,5 +100,6 @@ __all__ = [
     "unset_infra_mode",
     "untransformed",
     "use_meta_kernels",
+    "without_autocast",
     "without_infra_mode",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from hopyard_hookspecs import Hop
+from hopyard_hookspecs.hops import call_body
 
 from .._torch.dispatch import (
     DispatchKey,
@@ -17,11 +19,17 @@ from .._torch.dispatch import (
     current_dispatch_mode,
     current_transform,
     dispatch_mode_count,
+    is_dispatch_key_excluded,
 )
 from .._torch.fake import FakeTensor
 from .._torch.predispatch import is_dispatch_key_included
-from ..errors import UsageError
+from .._torch.proxies import current_proxy_mode
+from ..errors import UnsupportedError, UsageError
+from ..tracing import current_location
+from . import _function_modes as function_modes
+from ._captures import name_of
 
+_AUTOGRAD = DispatchKey.AutogradCPU
 _PLAIN_TENSORS = (Tensor, Parameter)
 
 
@@ -35,12 +43,18 @@ class Operator(HigherOrderOperator):
 
     Attributes:
         definition: What the operator was made from.
+        runs_its_body: Whether a call is nothing but a call of the body on the operands.
+        takes_captured: Whether the eager definition takes any number of operands, so that what a
+            body captures may be among them.
         trace_rule: How Hopyard's tracer records a call.
     """
 
     def __init__(self, definition: Hop) -> None:
         super().__init__(definition.name)
         self.definition = definition
+        replaced = definition.rules.keys() & {"fake", "functionalize"}
+        self.runs_its_body = definition.eager is call_body and not replaced
+        self.takes_captured = definition.kind == "region" and _takes_any(definition.eager)
         self.trace_rule: Callable[..., Any] | None = None
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -59,13 +73,56 @@ class Operator(HigherOrderOperator):
             )
         if is_eager(args):
             return self.definition.eager(*args, **kwargs)
-        return super().__call__(*args, **kwargs)
+        if not function_modes.has_new():
+            return super().__call__(*args, **kwargs)
+        with function_modes.passing():
+            return super().__call__(*args, **kwargs)
 
     def dispatch(self, /, dispatch_key: DispatchKey, *args: Any, **kwargs: Any) -> Any:
         """Find the rule for a call; called by torch."""
+        if function_modes.are_passed():
+            with function_modes.hidden():
+                return self.dispatch(dispatch_key, *args, **kwargs)
+        if dispatch_key == DispatchKey.Python and not is_dispatch_key_excluded(
+            DispatchKey.AutogradFunctionality
+        ):
+            # No operand has ever been seen by autograd; what the body captures may have been.
+            dispatch_key = _AUTOGRAD
         if dispatch_key == DispatchKey.Python and self._is_for_strangers(args, kwargs):
-            return self.definition.eager(*args, **kwargs)
+            return self.see_through(*args, **kwargs)
         return super().dispatch(dispatch_key, *args, **kwargs)
+
+    def see_through(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Run the eager definition, so that whoever is active sees its operators."""
+        with function_modes.shown():
+            return self.definition.eager(*args, **kwargs)
+
+    def is_recorded(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Say whether a tracer would record this call; if not, nobody misses the region.
+
+        A rule of the author's for fake or functional tensors has to be asked all the same.
+        """
+        definition = self.definition
+        if definition.kind != "region" or definition.rules.keys() & {"fake", "functionalize"}:
+            return not self._is_for_strangers(args, kwargs)
+        return current_proxy_mode() is not None and not self._is_for_strangers(args, kwargs)
+
+    def check_captures(self, body: Callable[..., Any], captured: Sequence[Tensor]) -> None:
+        """Refuse what a body captures if it cannot become an operand.
+
+        Raises:
+            UnsupportedError: The eager definition takes operands of a fixed number.
+        """
+        if not captured or self.takes_captured:
+            return
+        name = name_of(captured[0], body)
+        raise UnsupportedError(
+            f"the body of {self.name()} captures {repr(name) if name else 'a tensor'}, which would "
+            "become a further operand, and the operator takes operands of a fixed number",
+            hint="pass it as an operand, or define the operator as (body, *operands, **config)",
+            stage=self.name(),
+            location=current_location(),
+        )
 
     def _is_for_strangers(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         mode = current_dispatch_mode()
@@ -84,6 +141,11 @@ def _by_name(name: str) -> Operator:
     from ._registry import bound
 
     return bound(name)
+
+
+def _takes_any(eager: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(eager).parameters.values()
+    return any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
 
 
 def is_eager(args: Sequence[Any]) -> bool:

@@ -42,7 +42,6 @@ from ._tracer import Placeholder as Placeholder
 from ._tracer import Tracer as Tracer
 from ._tracer import TraceRuleFunction as TraceRuleFunction
 from ._tracer import TracingOptions as TracingOptions
-from ._tracer import refuse_lost_gradient as refuse_lost_gradient
 from ._tracer import suspended as suspended
 from .bridge._reentry import active_tracer as active_tracer
 from .bridge._regions import Region as Region
@@ -53,6 +52,7 @@ from .provenance._functions import function_mode_removed as function_mode_remove
 from .provenance._locations import current_location as current_location
 from .provenance._locations import node_location as node_location
 from .provenance._locations import raising_location as raising_location
+from .provenance._module_stack import ModulePaths as ModulePaths
 from .provenance._stack_traces import ForwardTraces as ForwardTraces
 from .provenance._stack_traces import StackTraces as StackTraces
 from .provenance._stack_traces import UserTraces as UserTraces

@@ -41,6 +41,7 @@ from .._torch.symbolic import (
 )
 from ..errors import CaptureError, DataDependentError, UnsupportedError
 from ._explanations import note_failure
+from ._infrastructure import Infrastructure
 from .bridge._torch_tracer import TorchTracer
 from .memory._calls import Call, FakeCalls, RealCalls
 from .memory._operators import needs_exact_strides
@@ -82,7 +83,7 @@ def _number_of_elements(tensor: Tensor) -> int:
     return functools.reduce(operator.mul, tensor.shape, 1)
 
 
-class TracingMode(ProxyTorchDispatchMode):
+class TracingMode(Infrastructure, ProxyTorchDispatchMode):
     """Records operators in the order in which they are dispatched.
 
     It sits in torch's proxy slot, below autograd and functorch and above fake tensors, where torch
@@ -112,16 +113,6 @@ class TracingMode(ProxyTorchDispatchMode):
         self._invoke_subgraph_cache: dict[Any, str] = {}
         self.calls = self._new_calls()
         self._displaced: list[TorchDispatchMode | None] = []
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # torch's wrapper for each operator costs more than a dispatch; see below.
-        return False
-
-    @classmethod
-    def is_infra_mode(cls) -> bool:
-        """True: user modes take precedence."""
-        return True
 
     def __enter__(self) -> TracingMode:
         self._displaced.append(unset_infra_mode(PROXY_SLOT))

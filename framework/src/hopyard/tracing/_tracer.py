@@ -336,9 +336,16 @@ class Tracer:
         self.recorder.track(value, node)
         return value
 
+    @property
+    def is_nested(self) -> bool:
+        """Whether it captures a region of another tracer's function."""
+        return self._outer is not None
+
     def _is_captured(self, value: Tensor) -> bool:
         if self.recorder.slots.get(value) is not None:
-            refuse_lost_gradient(value)
+            return True
+        if value.requires_grad and torch.is_grad_enabled():
+            # It is nobody's, and would be a constant whose gradient nobody asks for.
             return True
         # What only a capture further out knows becomes a constant of this graph, which is then
         # lifted there.
@@ -384,23 +391,6 @@ class Tracer:
             stack.enter_context(self._mode)
             stack.enter_context(noticed(self.recorder.origin.modules))
             yield
-
-
-def refuse_lost_gradient(captured: Tensor) -> None:
-    """Refuse a tensor that a body captures and whose gradient a node of the graph would not have.
-
-    Raises:
-        UnsupportedError: It requires grad, and gradients are enabled.
-    """
-    if not (captured.requires_grad and torch.is_grad_enabled()):
-        return
-    raise UnsupportedError(
-        "the body of a region uses a tensor that requires grad without being given it, and its "
-        "gradient would be lost",
-        hint="pass the tensor as an operand, or capture under torch.no_grad()",
-        stage="capture",
-        location=current_location(),
-    )
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from torch import (
     is_grad_enabled,
     is_inference_mode_enabled,
 )
+from torch.fx import Node
 from torch.nn import Parameter
 
 from ..._torch.dispatch import (
@@ -247,11 +248,7 @@ class FakeCalls(_Calls):
             return self._first(func, call, args, kwargs)
         self.hits += 1
         recorder = self._recorder
-        lowered, keywords = call.args, call.kwargs
-        if call.passed:
-            lowered = self._lowered(lowered)
-            keywords = keywords and {key: self._lowered(item) for key, item in keywords.items()}
-        node = recorder.write(func, lowered, keywords)
+        node = self._write(func, call)
         numbers = self._no_numbers if self._looks is None else Numbers(call.numbers)
         with disable_torch_dispatch():
             return recipe.make(recorder, call.operands, node, numbers)
@@ -261,7 +258,7 @@ class FakeCalls(_Calls):
     ) -> Any:
         """Record a call without the fake mode if it is simple enough, else :data:`MISSING`."""
         operator = call.operator
-        if self._propagation is None or operator.listed or call.numbers:
+        if self._propagation is None or operator.listed:
             return MISSING
         if operator.composite and autograd_would_have_decomposed(func, call.operands):
             return MISSING
@@ -269,10 +266,17 @@ class FakeCalls(_Calls):
         if output is MISSING:
             return MISSING
         recorder = self._recorder
-        node = recorder.write(func, call.args, call.kwargs)
+        node = self._write(func, call)
         recorder.track(output, node)
         self.learn(call, output)
         return output
+
+    def _write(self, func: OpOverload, call: Call) -> Node:
+        args, kwargs = call.args, call.kwargs
+        if call.passed:
+            args = self._lowered(args)
+            kwargs = kwargs and {key: self._lowered(item) for key, item in kwargs.items()}
+        return self._recorder.write(func, args, kwargs)
 
     def learn(self, call: Call, output: Any) -> None:
         """Remember what a call returned."""

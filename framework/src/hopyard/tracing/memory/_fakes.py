@@ -190,13 +190,15 @@ class FakeFactory:
                 self.fake_mode.in_kernel_invocation = False
         return self._wrap(element, device)
 
-    def snapshot(self, tensor: Tensor, device: torch.device) -> Tensor:
+    def snapshot(
+        self, tensor: Tensor, device: torch.device, *, requires_grad: bool = False
+    ) -> Tensor:
         """Return a fake tensor that looks as the fake tensor `tensor` does now.
 
         It shares the storage and has no autograd history. Later in-place changes of size or stride
         do not reach it.
         """
-        return self._wrap(tensor, device)
+        return self._wrap(tensor, device, requires_grad)
 
     def _wrap(
         self, element: Tensor, device: torch.device, requires_grad: bool = False

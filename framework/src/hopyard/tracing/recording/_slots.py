@@ -45,7 +45,8 @@ class TensorSlots:
     """
 
     def __init__(self) -> None:
-        self.attribute = f"{_PREFIX}{next(_serial)}"
+        self._number = next(_serial)
+        self.attribute = f"{_PREFIX}{self._number}"
         self._tensors: list[weakref.ref[Tensor]] = []
         self._slots: list[Slot] = []
         self._constants: dict[int, list[Slot]] = {}
@@ -54,6 +55,15 @@ class TensorSlots:
         """Return the slot of `tensor`, or None if this tracer never saw it."""
         slot: Slot | None = tensor.__dict__.get(self.attribute)
         return slot
+
+    def is_known_within(self, tensor: Tensor) -> bool:
+        """Say whether this tracer, or one that was made later, has seen `tensor`."""
+        return any(
+            name.startswith(_PREFIX)
+            and int(name[len(_PREFIX) :]) >= self._number
+            and hasattr(slot, "node")
+            for name, slot in tensor.__dict__.items()
+        )
 
     def set(self, tensor: Tensor, slot: Slot) -> None:
         """Give `tensor` a slot; an in-place operation replaces the one it had."""
