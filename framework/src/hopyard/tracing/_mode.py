@@ -166,8 +166,7 @@ class TracingMode(Infrastructure, ProxyTorchDispatchMode):
             if type(left) is int and left == 1:
                 return right
         result = func(*args)
-        tracer = self._capture
-        tracer.recorder.symbols.record(func, args, result, lazily=tracer.enable_thunkify)
+        self._record_number(func, args, result)
         return result
 
     def record_arithmetic(
@@ -184,14 +183,18 @@ class TracingMode(Infrastructure, ProxyTorchDispatchMode):
         if function is operator.mul and right.constant == 1:
             return left
         result = compute(left, right)
-        tracer = self._capture
-        tracer.recorder.symbols.record(
-            function,
-            (wrap_number(left), wrap_number(right)),
-            wrap_number(result),
-            lazily=tracer.enable_thunkify,
-        )
+        self._record_number(function, (wrap_number(left), wrap_number(right)), wrap_number(result))
         return result
+
+    def _record_number(
+        self, function: Callable[..., Any], args: tuple[Any, ...], result: Any
+    ) -> None:
+        tracer = self._capture
+        try:
+            tracer.recorder.symbols.record(function, args, result, lazily=tracer.enable_thunkify)
+        except CaptureError as error:
+            tracer.refuse(error)
+            raise
 
     def __torch_dispatch__(
         self,
