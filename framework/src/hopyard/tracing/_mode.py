@@ -161,8 +161,7 @@ class TracingMode(Infrastructure, ProxyTorchDispatchMode):
             if type(left) is int and left == 1:
                 return right
         result = func(*args)
-        tracer = self._capture
-        tracer.recorder.symbols.record(func, args, result, lazily=tracer.enable_thunkify)
+        self._record_number(self._capture.recorder.symbols.record, func, args, result)
         return result
 
     def record_arithmetic(
@@ -179,11 +178,18 @@ class TracingMode(Infrastructure, ProxyTorchDispatchMode):
             if left.constant == 1:
                 return right
         result = compute(left, right)
-        tracer = self._capture
-        tracer.recorder.symbols.record_operation(
-            function, left, right, result, lazily=tracer.enable_thunkify
+        self._record_number(
+            self._capture.recorder.symbols.record_operation, function, left, right, result
         )
         return result
+
+    def _record_number(self, record: Callable[..., None], *what: Any) -> None:
+        tracer = self._capture
+        try:
+            record(*what, lazily=tracer.enable_thunkify)
+        except CaptureError as error:
+            tracer.refuse(error)
+            raise
 
     def __torch_dispatch__(
         self,

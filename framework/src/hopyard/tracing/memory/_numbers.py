@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from torch import SymInt
 
 from ..._torch.symbolic import SymNode
+from ._products import ANSWERED
 
 
 class NewNumber:
@@ -22,7 +23,9 @@ class NewNumber:
     def __init__(self, key: int, example: SymInt) -> None:
         self.key = key
         self._kind: type[SymNode] = type(example.node)
-        self._state: dict[str, Any] = example.node.__dict__.copy()
+        # On another thread it may be answering for torch right now.
+        attributes = example.node.__dict__.copy()
+        self._state = {name: attributes[name] for name in attributes.keys() - ANSWERED}
 
     def make(self) -> SymInt:
         """Return another number of the same expression and hint."""

@@ -7,12 +7,20 @@ asks the numbers themselves to multiply, so they are made to answer for a moment
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from torch import SymInt
 
 from ..._torch.symbolic import SymNode
+
+ANSWERED: Final = frozenset(("mul", "sym_max", "wrap_int", "maybe_as_int"))
+"""What numbers answer by themselves while a tensor is made of them."""
+
+# One tensor at a time: captures on several threads can have symbols in common.
+_making: Final = threading.RLock()
 
 
 class UnforeseenProductError(Exception):
@@ -50,8 +58,8 @@ class Products:
     def announce(self, numbers: Sequence[Any]) -> list[Any]:
         """Let torch find the numbers of the tensor that is made next.
 
-        Only the thread that makes it may use its numbers until they are withdrawn; it runs no code
-        of others.
+        The thread that makes it runs no code of others until the numbers are withdrawn. For other
+        threads they multiply as ever.
 
         Returns:
             The answers that nobody has asked for yet. If one remains when the tensor is made, torch
@@ -63,31 +71,42 @@ class Products:
             return []
         answers = [getattr(numbers[index], "node", None) for index in self._answers]
         anyone: SymNode = numbers[asked[0]].node
+        thread = threading.get_ident()
 
-        def multiply(other: SymNode) -> Any:
+        def multiply(node: SymNode, other: SymNode) -> Any:
+            if threading.get_ident() != thread:
+                return type(node).mul(node, other)
             answer = answers.pop() if answers else None
             if answer is None:
                 raise UnforeseenProductError
             return answer
 
-        def stay(other: Any) -> Any:
+        def stay(name: str, node: SymNode, other: Any) -> Any:
+            if threading.get_ident() != thread:
+                return getattr(type(node), name)(node, other)
             # Whoever comes out of a comparison with one, or stands for a number, only multiplies.
             return anyone
 
+        _making.acquire()
         for index in asked:
-            attributes = numbers[index].node.__dict__
-            attributes["mul"] = multiply
-            attributes["sym_max"] = attributes["wrap_int"] = stay
+            node = numbers[index].node
+            attributes = node.__dict__
+            attributes["mul"] = functools.partial(multiply, node)
+            attributes["sym_max"] = functools.partial(stay, "sym_max", node)
+            attributes["wrap_int"] = functools.partial(stay, "wrap_int", node)
             attributes["maybe_as_int"] = _no_number
         return answers
 
     def withdraw(self, numbers: Sequence[Any]) -> None:
         """End what :meth:`announce` began; numbers multiply again."""
+        if not self._asked:
+            return
         for index in self._asked:
             attributes = numbers[index].node.__dict__
             if "mul" in attributes:
                 del attributes["mul"], attributes["sym_max"], attributes["wrap_int"]
                 del attributes["maybe_as_int"]
+        _making.release()
 
 
 def _no_number() -> None:
