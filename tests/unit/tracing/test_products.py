@@ -14,6 +14,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from hopyard.tracing import make_fx
 from hopyard.tracing.memory import _fakes
 from hopyard.tracing.memory._fakes import FakeFactory
+from hopyard.tracing.memory._numbers import NewNumber
 from hopyard.tracing.memory._products import Products, UnforeseenProductError
 
 
@@ -90,6 +91,18 @@ def test_a_plain_view_of_a_tensor_with_symbolic_sizes() -> None:
         view = FakeFactory(fake_mode).view(whole, (2, 2), (1, 2), 0, whole.dtype, whole.device)
     assert (view.shape, view.stride()) == ((2, 2), (1, 2))
     assert view.untyped_storage()._cdata == whole.untyped_storage()._cdata
+
+
+def test_a_new_number_multiplies_whatever_its_example_does_meanwhile(
+    sizes: tuple[SymInt, ...],
+) -> None:
+    numbers = (sizes[0], 1, 0, sizes[0])
+    products = Products(numbers, 1, is_contiguous=False)
+    products.announce(numbers)
+    made = NewNumber(0, sizes[0]).make()
+    products.withdraw(numbers)
+    assert made.node is not sizes[0].node
+    assert (made * sizes[1]).node.expr == (sizes[0] * sizes[1]).node.expr
 
 
 def test_for_other_threads_numbers_multiply_as_ever(sizes: tuple[SymInt, ...]) -> None:

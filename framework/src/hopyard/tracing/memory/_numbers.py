@@ -25,7 +25,7 @@ class NewNumber:
         self._kind: type[SymNode] = type(example.node)
         # On another thread it may be answering for torch right now.
         attributes = example.node.__dict__.copy()
-        self._state = {name: attributes[name] for name in attributes.keys() - ANSWERED}
+        self._state = {key: value for key, value in attributes.items() if key not in ANSWERED}
 
     def make(self) -> SymInt:
         """Return another number of the same expression and hint."""
