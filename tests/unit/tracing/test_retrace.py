@@ -17,6 +17,7 @@ from torch._subclasses import FakeTensorMode
 from torch.fx import Graph, GraphModule, Node, traceback
 from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import hopyard
 from hopyard.errors import CaptureError, UnsupportedError, UsageError
@@ -455,6 +456,31 @@ def test_a_joint_graph_keeps_the_names_of_its_inputs() -> None:
     assert names == ["primals_1", "primals_2", "tangents_1"]
     assert aten.silu.default not in targets(captures[0])
     torch.testing.assert_close(captures[0](*values), graph_module(*values))
+
+
+def test_a_joint_graph_with_symbols_keeps_the_names_of_its_inputs() -> None:
+    mode = FakeTensorMode(shape_env=ShapeEnv())
+    x, y = (mode.from_tensor(value.requires_grad_()) for value in inputs())
+    with mode, torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
+        graph_module = aot_export_joint_simple(
+            lambda x, y: (torch.nn.functional.silu(x @ y) * x.shape[0],), (x, y), trace_joint=True
+        )
+        values = [x.detach(), y.detach()], [torch.ones(x.shape[0], y.shape[1])]
+    captures = [
+        select(
+            graph_module,
+            *values,
+            decomposition=TABLE,
+            should_decompose=always,
+            trace_joint_graph=True,
+        )
+        for select in (selective_decompose, proxy_tensor.selective_decompose)
+    ]
+    assert_alike(*captures)
+    names = [node.name for node in captures[0].graph.find_nodes(op="placeholder")]
+    assert names == ["primals_1", "primals_2", "tangents_1"]
+    other = [torch.randn(6, 6), torch.randn(6, 6)], [torch.ones(6, 6)]
+    torch.testing.assert_close(captures[0](*other), graph_module(*other))
 
 
 # Tables for a while
