@@ -144,3 +144,26 @@ def test_nodes_tell_their_modules_when_asked(session: Session) -> None:
         assert bool(stacks) == record
     assert stacks["aten.relu.default"] == ["", "inner", "inner.1"]
     assert stacks["aten.addmm.default"] == ["", "inner", "inner.0"]
+
+
+def gradient_inside(x: Tensor) -> Tensor:
+    y = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(y.exp().sum(), y)
+    return gradient * x
+
+
+def data_of_an_input(x: Tensor) -> Tensor:
+    return x.data * x
+
+
+@pytest.mark.parametrize("function", [gradient_inside, data_of_an_input])
+def test_what_is_not_seen_above_autograd_is_no_constant(
+    session: Session, function: Callable[[Tensor], Tensor]
+) -> None:
+    example = torch.randn(2, 3, requires_grad=True)
+    with pytest.raises(UnsupportedError) as raised:
+        session.capture(function, (example,), pre_dispatch=True)
+    lines = range(function.__code__.co_firstlineno, function.__code__.co_firstlineno + 4)
+    assert raised.value.location.line in lines
+    assert "pre_dispatch=False" in raised.value.hint
+    assert session.capture(function, (example,))(example).equal(function(example))

@@ -23,7 +23,7 @@ from torch.nn import Module
 
 from hopyard_hookspecs import CaptureRequest, Finding
 
-from .._torch.fake import FakeTensor, FakeTensorMode
+from .._torch.fake import FakeTensor, FakeTensorMode, is_fake
 from ..errors import UnsupportedError
 from ..tracing import (
     DecompositionTable,
@@ -35,6 +35,7 @@ from ..tracing import (
     UserTraces,
     fake_mode_for,
     fakify,
+    refuse_hidden_tensors,
 )
 from ._calling import CallingConvention, InputLeaf, describe_inputs, is_expanded, parameter_names
 from ._dynamic import DynamicInputs, dimensions_asked
@@ -113,6 +114,10 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
             dynamic.watched(),
         ):
             traced = tracer.trace(program, operands, placeholders, name)
+        if request.pre_dispatch:
+            refuse_hidden_tensors(
+                traced, fakes=not any(map(is_fake, [*state.all.values(), *values]))
+            )
         graph_module = functionalize(traced, tracing)
     if request.pre_dispatch:
         graph_module = with_regions(graph_module)
