@@ -6,6 +6,7 @@ import logging as _logging
 from typing import Any as _Any
 
 from torch._logging import _internal as _logs
+from torch.fx.experimental import _config
 from torch.fx.experimental import sym_node as _sym_node
 from torch.fx.experimental.sym_node import SymNode as SymNode
 from torch.fx.experimental.sym_node import wrap_node as wrap_number
@@ -32,6 +33,18 @@ def input_source(name: str) -> _Any:
     return ConstantSource(name)
 
 
+def size_source(source: _Any, index: int) -> _Any:
+    """Return where the size of a dimension of a tensor from `source` comes from."""
+    from torch._dynamo.source import TensorProperty, TensorPropertySource
+
+    return TensorPropertySource(source, TensorProperty.SIZE, index)
+
+
+def are_sizes_assumed_oblivious() -> bool:
+    """Say whether sizes of zero and one get symbols as well."""
+    return _config.backed_size_oblivious
+
+
 def is_arithmetic_logged() -> bool:
     """Say whether each operation on symbolic numbers is written to a log."""
     return _logs.GET_DTRACE_STRUCTURED or _sym_node.sym_node_log.isEnabledFor(_logging.DEBUG)
@@ -41,12 +54,14 @@ __all__ = [
     "GuardOnDataDependentSymNode",
     "ShapeEnv",
     "SymNode",
+    "are_sizes_assumed_oblivious",
     "compute_unbacked_bindings",
     "expression_handlers",
     "input_source",
     "insert_deferred_runtime_asserts",
     "is_accessor_node",
     "is_arithmetic_logged",
+    "size_source",
     "statically_known_true",
     "wrap_number",
 ]

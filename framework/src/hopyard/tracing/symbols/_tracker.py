@@ -95,7 +95,6 @@ class SymbolTracker:
         graph: It holds the nodes.
         nodes: Appends to it.
         mark: Writes on a node where it comes from.
-
         arithmetic: What has been computed with them; None if that is not remembered.
 
     Attributes:
