@@ -357,11 +357,9 @@ def first_line(error: Exception) -> str:
 
 
 def page(rows: list[Row]) -> str:
-    """Return the table as a page of the documentation."""
-    small = [row for row in rows if row.name in SMALL]
-    models = [row for row in rows if row.name in MODELS]
-    only_ours = [row.name for row in rows if not row.ours and row.theirs]
-    only_theirs = [row.name for row in rows if row.ours and not row.theirs]
+    """Return the tables as a page of the documentation."""
+    static = [row for row in rows if not row.is_dynamic]
+    dynamic = [row for row in rows if row.is_dynamic]
     lines = [
         "# What is captured",
         "",
@@ -370,39 +368,56 @@ def page(rows: list[Row]) -> str:
         "",
         "*Hopyard* says yes if a program made by `Session.capture` does what eager does over two "
         "calls, in results, inputs and state;",
-        "if it equals `torch.export` with `run_decompositions` where that is right;",
         "if torch's verifier and `run_decompositions` accept it as an `ExportedProgram` that "
         "computes the same;",
         "and if a new process that loads it from a file computes the same.",
         "*torch.export* says yes if `torch.export.export(strict=False)` with "
         "`run_decompositions({})` does what eager does over two calls, "
         f"in torch {torch.__version__.partition('+')[0]}.",
+        "Where both say yes, they agree with each other, since both agree with eager.",
         "",
         "## Modules that exercise one thing each",
         "",
-        *_table("Module", small),
+        *_table("Module", [row for row in static if row.name in SMALL]),
         "",
         "## Models of transformers, from a configuration",
         "",
-        *_table("Model", models),
+        *_table("Model", [row for row in static if row.name in MODELS]),
+        "",
+        "## With dynamic sizes",
+        "",
+        "Every size is asked to be `Dim.AUTO`: all of a module's, the batch and the length of a "
+        "model's.",
+        "Calls then have other sizes than the example.",
+        "*Dynamic* says how many sizes differ from call to call in our program, in torch's, and "
+        "how many there are;",
+        "ours takes every size that torch's takes, or the row says no.",
+        "",
+        *_table("Module or model", dynamic),
         "",
         "## Differences",
         "",
-        f"Only Hopyard: {', '.join(only_ours) or 'none'}.",
-        f"Only torch.export: {', '.join(only_theirs) or 'none'}.",
-        "",
     ]
-    return "\n".join(lines)
+    for sizes, some in (("fixed", static), ("dynamic", dynamic)):
+        only_ours = [row.name for row in some if not row.ours and row.theirs]
+        only_theirs = [row.name for row in some if row.ours and not row.theirs]
+        lines += [
+            f"Only Hopyard, {sizes} sizes: {', '.join(only_ours) or 'none'}.",
+            f"Only torch.export, {sizes} sizes: {', '.join(only_theirs) or 'none'}.",
+        ]
+    return "\n".join([*lines, ""])
 
 
 def _table(heading: str, rows: list[Row]) -> Iterable[str]:
-    yield f"| {heading} | What it is | Nodes | Hopyard | torch.export |"
-    yield "|---|---|---:|---|---|"
+    is_dynamic = any(row.is_dynamic for row in rows)
+    yield f"| {heading} | What it is | Nodes |{' Dynamic |' * is_dynamic} Hopyard | torch.export |"
+    yield f"|---|---|---:|{'---:|' * is_dynamic}---|---|"
     for row in rows:
         ours = "yes" if not row.ours else EXPLAINED.get(row.name, row.ours)
         ours += ", but torch decomposes no such program" if row.name in NOT_DECOMPOSED else ""
         theirs = "yes" if not row.theirs else "no"
-        yield f"| {row.name} | {row.about} | {row.nodes or ''} | {ours} | {theirs} |"
+        counts = f" {' / '.join(map(str, row.dimensions))} |" if is_dynamic else ""
+        yield f"| {row.name} | {row.about} | {row.nodes or ''} |{counts} {ours} | {theirs} |"
 
 
 if __name__ == "__main__":

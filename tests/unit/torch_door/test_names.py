@@ -497,6 +497,21 @@ def _attention() -> None:
     assert 2 * flops.attention_backward_flops(sizes[0], *sizes) == 5 * forward
 
 
+@check("exporting.autocast_to_regions", "exporting.grad_modes_to_regions")
+def _modes_as_regions() -> None:
+    def function(x: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            y = x + 1
+        return y * 2
+
+    graph_module = torch_make_fx(function, pre_dispatch=True)(torch.ones(2))
+    for to_regions in (exporting.grad_modes_to_regions, exporting.autocast_to_regions):
+        graph_module, _ = to_regions(graph_module, None)
+    names = [str(node.target) for node in graph_module.graph.nodes]
+    assert "wrap_with_set_grad_enabled" in names
+    assert not any("autocast" in name and "wrap" not in name for name in names)
+
+
 @check("backends.LIBRARIES")
 def _libraries() -> None:
     for is_on, switch in backends.LIBRARIES:

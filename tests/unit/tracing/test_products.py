@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -82,3 +83,22 @@ def test_a_plain_view_of_a_tensor_with_symbolic_sizes() -> None:
         view = FakeFactory(fake_mode).view(whole, (2, 2), (1, 2), 0, whole.dtype, whole.device)
     assert (view.shape, view.stride()) == ((2, 2), (1, 2))
     assert view.untyped_storage()._cdata == whole.untyped_storage()._cdata
+
+
+def test_for_other_threads_numbers_multiply_as_ever(sizes: tuple[SymInt, ...]) -> None:
+    rows, columns, _ = sizes
+    elements = torch.sym_sum([rows, columns])
+    answers: list[Any] = []
+
+    def compute() -> None:
+        answers.append((rows * columns, torch.sym_max(rows, 3), rows * 2))
+
+    with known_products((rows, columns), (), elements):
+        thread = threading.Thread(target=compute)
+        thread.start()
+        thread.join()
+        # What torch asks for while it makes the tensor.
+        assert rows.node.mul(columns.node) is rows.node
+        assert rows.node.mul(columns.node) is elements.node
+    ((product, largest, double),) = answers
+    assert (product.node.hint, largest.node.hint, double.node.hint) == (30, 5, 10)

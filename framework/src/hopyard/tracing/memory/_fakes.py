@@ -111,7 +111,11 @@ class FakeFactory:
             )
             element.numel()
         if source is not None:
-            share_storage(element, source)
+            shape_env = self.fake_mode.shape_env
+            assert shape_env is not None
+            # That an offset is none below zero is no assumption of the program's.
+            with shape_env.suppress_guards():
+                share_storage(element, source)
         return self._wrap(element, device)
 
     def leaf(self, tensor: Tensor) -> Tensor | None:

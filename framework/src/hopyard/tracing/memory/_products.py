@@ -7,6 +7,8 @@ asks the numbers themselves to multiply, so they are made to answer for a moment
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -16,6 +18,8 @@ from torch import SymInt
 from ..._torch.symbolic import SymNode
 
 _ANSWERED: Final = ("mul", "sym_max", "wrap_int")
+# One tensor at a time: captures on several threads can have symbols in common.
+_making: Final = threading.RLock()
 
 
 class UnforeseenProductError(Exception):
@@ -28,7 +32,8 @@ def known_products(
 ) -> Iterator[None]:
     """Let torch find the numbers of a tensor that it makes, in the order in which it computes them.
 
-    Only the thread that makes the tensor may use its numbers meanwhile; it runs no code of others.
+    The thread that makes the tensor runs no code of others meanwhile. For other threads the numbers
+    multiply as ever.
 
     Args:
         shape: The sizes.
@@ -47,26 +52,34 @@ def known_products(
     answers.reverse()
     anyone = sizes[0]
 
-    def multiply(other: SymNode) -> Any:
+    thread = threading.get_ident()
+
+    def multiply(node: SymNode, other: SymNode) -> Any:
+        if threading.get_ident() != thread:
+            return type(node).mul(node, other)
         answer = answers.pop() if answers else None
         if answer is None:
             raise UnforeseenProductError
         return answer
 
-    def stay(other: Any) -> Any:
+    def stay(name: str, node: SymNode, other: Any) -> Any:
+        if threading.get_ident() != thread:
+            return getattr(type(node), name)(node, other)
         # Whoever comes out of a comparison with one, or stands for a number, only multiplies.
         return anyone
 
-    replaced = {"mul": multiply, "sym_max": stay, "wrap_int": stay}
     nodes = sizes + strides
-    try:
-        for node in nodes:
-            node.__dict__.update(replaced)
-        yield
-    finally:
-        for node in nodes:
-            for name in _ANSWERED:
-                node.__dict__.pop(name, None)
+    with _making:
+        try:
+            for node in nodes:
+                node.__dict__["mul"] = functools.partial(multiply, node)
+                for name in _ANSWERED[1:]:
+                    node.__dict__[name] = functools.partial(stay, name, node)
+            yield
+        finally:
+            for node in nodes:
+                for name in _ANSWERED:
+                    node.__dict__.pop(name, None)
     if answers:
         raise UnforeseenProductError
 

@@ -85,10 +85,11 @@ class Arithmetic:
             and node.shape_env is self._shape_env
             and type(node._hint) in (node.pytype, type(None))
         ):
-            node.__class__ = RememberingNode
             node.arithmetic = self
             node._expr = self.interned(node._expr)
             node.known_at = -1
+            # Last, since another thread may ask the number meanwhile.
+            node.__class__ = RememberingNode
 
     def interned(self, expression: sympy.Expr) -> sympy.Expr:
         """Return the one object that stands for all equal expressions."""
@@ -196,6 +197,9 @@ def _remembered(name: str, function: Operation, kind: type) -> Callable[..., Any
             with suspend_tracing():
                 result = usual(self, other)
             arithmetic.adopt(result)
+            if type(result) is not RememberingNode:
+                # The capture that remembers has ended on another thread.
+                return result
             result._look_up()
             arithmetic.answers[key] = result.__dict__.copy()
             return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
@@ -18,6 +19,8 @@ from . import _arithmetic
 from ._tracker import is_symbolic
 
 _OURS = (__file__, _arithmetic.__file__)
+_WATCHED = "evaluate_sym_node"
+_lock = threading.Lock()
 
 
 @contextmanager
@@ -32,25 +35,52 @@ def undecidable_reported(
     if shape_env is None:
         yield
         return
-    evaluate = shape_env.evaluate_sym_node
-    replaced = "evaluate_sym_node" in vars(shape_env)
-
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return evaluate(*args, **kwargs)
-        except GuardOnDataDependentSymNode as error:
-            if _asked_by_program(sys._getframe(1)):
-                report(error)
-            raise
-
-    vars(shape_env)["evaluate_sym_node"] = watched
+    with _lock:
+        watch = vars(shape_env).get(_WATCHED)
+        if not isinstance(watch, _Watch):
+            watch = vars(shape_env)[_WATCHED] = _Watch(shape_env)
+        watch.reports.append((threading.get_ident(), report))
     try:
         yield
     finally:
-        if replaced:
-            vars(shape_env)["evaluate_sym_node"] = evaluate
+        with _lock:
+            watch.reports.remove((threading.get_ident(), report))
+            if not watch.reports:
+                watch.end(shape_env)
+
+
+class _Watch:
+    """Stands in for the method of a shape environment by which decisions are made.
+
+    Captures on several threads can share it; each is told of its own thread's decisions.
+
+    Attributes:
+        reports: Whom to tell, and on which thread.
+    """
+
+    def __init__(self, shape_env: ShapeEnv) -> None:
+        self.reports: list[tuple[int, Callable[[Exception], None]]] = []
+        self._displaced = vars(shape_env).get(_WATCHED)
+        self._evaluate = shape_env.evaluate_sym_node
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self._evaluate(*args, **kwargs)
+        except GuardOnDataDependentSymNode as error:
+            if _asked_by_program(sys._getframe(1)):
+                for thread, report in list(self.reports):
+                    if thread == threading.get_ident():
+                        report(error)
+            raise
+
+    def end(self, shape_env: ShapeEnv) -> None:
+        """Put back what was there, unless somebody else has done something there since."""
+        if vars(shape_env).get(_WATCHED) is not self:
+            return
+        if self._displaced is None:
+            del vars(shape_env)[_WATCHED]
         else:
-            del vars(shape_env)["evaluate_sym_node"]
+            vars(shape_env)[_WATCHED] = self._displaced
 
 
 def explain_symbols(
