@@ -989,6 +989,19 @@ def _() -> None:
             assert symbolic.is_arithmetic_logged()
 
 
+@check("symbolic.is_decided_statically")
+def _() -> None:
+    with mock.patch.object(torch.fx.experimental._config, "backed_size_oblivious", True):
+        assert symbolic.is_decided_statically()
+    assert not symbolic.is_decided_statically()
+
+
+@check("symbolic.free_unbacked_symbols")
+def _() -> None:
+    number = symbolic.ShapeEnv().create_unbacked_symint()
+    assert symbolic.free_unbacked_symbols(number.node.expr + 1) == {number.node.expr}
+
+
 @check("symbolic.is_accessor_node")
 def _accessor() -> None:
     graph = fx.Graph()

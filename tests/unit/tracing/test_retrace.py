@@ -595,6 +595,17 @@ def test_nodes_can_be_added_in_the_middle() -> None:
     torch.testing.assert_close(graph_module(x, y), x.sin().cos() + y)
 
 
+def test_sizes_are_added_when_they_are_computed() -> None:
+    graph = Graph()
+    fake_mode = FakeTensorMode(shape_env=ShapeEnv())
+    appender = GraphAppender(graph, fake_mode=fake_mode)
+    x = fake_mode.from_tensor(torch.ones(3, 4))
+    with appender.recording():
+        appender.placeholder("x", x)
+        assert x.shape[0] * 2 is not None
+        assert [node.name for node in graph.nodes] == ["x", "sym_size_int", "mul"]
+
+
 def test_regions_become_attributes_of_the_given_module() -> None:
     graph, root = Graph(), nn.Module()
     appender = GraphAppender(graph, root)

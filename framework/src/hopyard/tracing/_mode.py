@@ -33,12 +33,7 @@ from .._torch.fake import (
 from .._torch.inductor import emulates_precision_casts
 from .._torch.proxies import ProxyTorchDispatchMode
 from .._torch.pytree import tree_flatten, tree_leaves
-from .._torch.symbolic import (
-    GuardOnDataDependentSymNode,
-    SymNode,
-    is_accessor_node,
-    wrap_number,
-)
+from .._torch.symbolic import GuardOnDataDependentSymNode, SymNode, is_accessor_node
 from ..errors import CaptureError, DataDependentError, UnsupportedError
 from ._explanations import note_failure
 from ._infrastructure import Infrastructure
@@ -166,7 +161,7 @@ class TracingMode(Infrastructure, ProxyTorchDispatchMode):
             if type(left) is int and left == 1:
                 return right
         result = func(*args)
-        self._record_number(func, args, result)
+        self._record_number(self._capture.recorder.symbols.record, func, args, result)
         return result
 
     def record_arithmetic(
@@ -176,22 +171,22 @@ class TracingMode(Infrastructure, ProxyTorchDispatchMode):
         right: SymNode,
         compute: Callable[[Any, Any], SymNode],
     ) -> SymNode:
-        """Do as `__sym_dispatch__` does, for numbers that remember what they compute.
-
-        The left one is no plain number.
-        """
-        if function is operator.mul and right.constant == 1:
-            return left
+        """Do as `__sym_dispatch__` does, for numbers that remember what they compute."""
+        if function is operator.mul:
+            if right.constant == 1:
+                return left
+            if left.constant == 1:
+                return right
         result = compute(left, right)
-        self._record_number(function, (wrap_number(left), wrap_number(right)), wrap_number(result))
+        self._record_number(
+            self._capture.recorder.symbols.record_operation, function, left, right, result
+        )
         return result
 
-    def _record_number(
-        self, function: Callable[..., Any], args: tuple[Any, ...], result: Any
-    ) -> None:
+    def _record_number(self, record: Callable[..., None], *what: Any) -> None:
         tracer = self._capture
         try:
-            tracer.recorder.symbols.record(function, args, result, lazily=tracer.enable_thunkify)
+            record(*what, lazily=tracer.enable_thunkify)
         except CaptureError as error:
             tracer.refuse(error)
             raise
