@@ -253,7 +253,7 @@ class Session:
         """Return a program of `torch.export` as a program of this session; tensors are shared.
 
         Raises:
-            ProgramError: It has dynamic shapes, effect tokens or custom objects.
+            ProgramError: It has effect tokens.
         """
         from .program import from_exported_program
 

@@ -983,13 +983,6 @@ def _() -> None:
     assert symbolic.size_source(symbolic.input_source("x"), 1).name.endswith(".size()[1]")
 
 
-@check("symbolic.are_sizes_assumed_oblivious")
-def _() -> None:
-    assert symbolic.are_sizes_assumed_oblivious() is False
-    with torch.fx.experimental._config.patch(backed_size_oblivious=True):
-        assert symbolic.are_sizes_assumed_oblivious()
-
-
 @check("symbolic.is_arithmetic_logged")
 def _() -> None:
     logger = torch.fx.experimental.sym_node.sym_node_log
@@ -999,6 +992,19 @@ def _() -> None:
         assert not symbolic.is_arithmetic_logged()
         with mock.patch.object(torch._logging._internal, "GET_DTRACE_STRUCTURED", True):
             assert symbolic.is_arithmetic_logged()
+
+
+@check("symbolic.is_decided_statically")
+def _() -> None:
+    with mock.patch.object(torch.fx.experimental._config, "backed_size_oblivious", True):
+        assert symbolic.is_decided_statically()
+    assert not symbolic.is_decided_statically()
+
+
+@check("symbolic.free_unbacked_symbols")
+def _() -> None:
+    number = symbolic.ShapeEnv().create_unbacked_symint()
+    assert symbolic.free_unbacked_symbols(number.node.expr + 1) == {number.node.expr}
 
 
 @check("symbolic.is_accessor_node")

@@ -6,7 +6,7 @@ import logging as _logging
 from typing import Any as _Any
 
 from torch._logging import _internal as _logs
-from torch.fx.experimental import _config
+from torch.fx.experimental import _config as _settings
 from torch.fx.experimental import sym_node as _sym_node
 from torch.fx.experimental.sym_node import SymNode as SymNode
 from torch.fx.experimental.sym_node import wrap_node as wrap_number
@@ -17,6 +17,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv as ShapeEnv
 from torch.fx.experimental.symbolic_shapes import (
     compute_unbacked_bindings as compute_unbacked_bindings,
 )
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols as free_unbacked_symbols
 from torch.fx.experimental.symbolic_shapes import is_accessor_node as is_accessor_node
 from torch.fx.experimental.symbolic_shapes import statically_known_true as statically_known_true
 from torch.fx.passes.runtime_assert import (
@@ -40,9 +41,9 @@ def size_source(source: _Any, index: int) -> _Any:
     return TensorPropertySource(source, TensorProperty.SIZE, index)
 
 
-def are_sizes_assumed_oblivious() -> bool:
-    """Say whether sizes of zero and one get symbols as well."""
-    return _config.backed_size_oblivious
+def is_decided_statically() -> bool:
+    """Say whether questions with a usual answer are decided without looking at example sizes."""
+    return bool(_settings.backed_size_oblivious)
 
 
 def is_arithmetic_logged() -> bool:
@@ -54,13 +55,14 @@ __all__ = [
     "GuardOnDataDependentSymNode",
     "ShapeEnv",
     "SymNode",
-    "are_sizes_assumed_oblivious",
     "compute_unbacked_bindings",
     "expression_handlers",
+    "free_unbacked_symbols",
     "input_source",
     "insert_deferred_runtime_asserts",
     "is_accessor_node",
     "is_arithmetic_logged",
+    "is_decided_statically",
     "size_source",
     "statically_known_true",
     "wrap_number",

@@ -44,7 +44,7 @@ from ._functionalize import functionalize
 from ._hidden_writes import WHOLE
 from ._hoist import hoist_tensors, inline_numbers
 from ._libraries import without_libraries
-from ._lift import lift_tensors, split_mutations
+from ._lift import lift_held, split_mutations
 from ._manifest import Manifest
 from ._operands import distinct, operands_of, shared_write, written_operands
 from ._preserve import preserved, same_storage, surroundings_preserved
@@ -127,7 +127,7 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
     symbols = dynamic.symbols()
     leaves = dynamic.leaves(operands[count:])
     specs = _input_specs(graph_module, state, leaves)
-    lifted = lift_tensors(graph_module, specs, fake_mode)
+    lifted = lift_held(graph_module, specs, fake_mode)
     ranges = check_promises(graph_module, fake_mode.shape_env)
     signature = split_mutations(graph_module, specs, pure.rebound)
     tensors = {**lifted.parameters, **state.all}

@@ -33,12 +33,7 @@ from .._torch.fake import (
 from .._torch.inductor import emulates_precision_casts
 from .._torch.proxies import ProxyTorchDispatchMode
 from .._torch.pytree import tree_flatten, tree_leaves
-from .._torch.symbolic import (
-    GuardOnDataDependentSymNode,
-    SymNode,
-    is_accessor_node,
-    wrap_number,
-)
+from .._torch.symbolic import GuardOnDataDependentSymNode, SymNode, is_accessor_node
 from ..errors import CaptureError, DataDependentError, UnsupportedError
 from ._explanations import note_failure
 from ._infrastructure import Infrastructure
@@ -166,8 +161,7 @@ class TracingMode(Infrastructure, ProxyTorchDispatchMode):
             if type(left) is int and left == 1:
                 return right
         result = func(*args)
-        tracer = self._capture
-        tracer.recorder.symbols.record(func, args, result, lazily=tracer.enable_thunkify)
+        self._record_number(self._capture.recorder.symbols.record, func, args, result)
         return result
 
     def record_arithmetic(
@@ -177,21 +171,25 @@ class TracingMode(Infrastructure, ProxyTorchDispatchMode):
         right: SymNode,
         compute: Callable[[Any, Any], SymNode],
     ) -> SymNode:
-        """Do as `__sym_dispatch__` does, for numbers that remember what they compute.
-
-        The left one is no plain number.
-        """
-        if function is operator.mul and right.constant == 1:
-            return left
+        """Do as `__sym_dispatch__` does, for numbers that remember what they compute."""
+        if function is operator.mul:
+            if right.constant == 1:
+                return left
+            if left.constant == 1:
+                return right
         result = compute(left, right)
-        tracer = self._capture
-        tracer.recorder.symbols.record(
-            function,
-            (wrap_number(left), wrap_number(right)),
-            wrap_number(result),
-            lazily=tracer.enable_thunkify,
+        self._record_number(
+            self._capture.recorder.symbols.record_operation, function, left, right, result
         )
         return result
+
+    def _record_number(self, record: Callable[..., None], *what: Any) -> None:
+        tracer = self._capture
+        try:
+            record(*what, lazily=tracer.enable_thunkify)
+        except CaptureError as error:
+            tracer.refuse(error)
+            raise
 
     def __torch_dispatch__(
         self,

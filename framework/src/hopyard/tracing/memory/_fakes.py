@@ -25,7 +25,7 @@ from ..._torch.fake import (
     reinterpret,
     share_storage,
 )
-from ._products import known_products
+from ._products import Products, UnforeseenProductError
 
 _META: Final = torch.device("meta")
 _empty_strided: Final = torch.empty_strided
@@ -72,44 +72,45 @@ class FakeFactory:
 
     def symbolic(
         self,
-        shape: Sequence[int | SymInt],
-        stride: Sequence[int | SymInt],
-        elements: int | SymInt,
+        numbers: Sequence[Any],
+        products: Products,
         nbytes: int | SymInt,
         dtype: torch.dtype,
         device: torch.device,
-        *,
-        offset: int | SymInt = 0,
-        is_contiguous: bool = False,
         source: Tensor | None = None,
     ) -> Tensor:
         """Return a fake tensor whose numbers are the given ones, which nothing computes again.
 
         Args:
-            shape: Size of each dimension.
-            stride: Stride of each dimension.
-            elements: Number of elements.
+            numbers: Sizes, strides, offset into the storage, number of elements.
+            products: How torch finds the numbers of such a tensor, and whether the tensor knows
+                that it is contiguous.
             nbytes: Size of its storage.
             dtype: Element type.
             device: Its device.
-            offset: Offset into its storage.
-            is_contiguous: Whether it knows that it is contiguous, which implies no offset.
             source: The fake tensor whose storage it shares; None if it has its own.
 
         Raises:
             UnforeseenProductError: torch finds these numbers in another way.
         """
-        with known_products(shape, stride if is_contiguous else (), elements):
+        rank = products.rank
+        is_contiguous = products.is_contiguous
+        unused = products.announce(numbers)
+        try:
             element = make_wrapper(
                 _Element,
-                shape,
-                strides=None if is_contiguous else stride,
-                storage_offset=None if is_contiguous else offset,
+                numbers[:rank],
+                strides=None if is_contiguous else numbers[rank:-2],
+                storage_offset=None if is_contiguous else numbers[-2],
                 dtype=dtype,
                 device=_META,
-                storage_size=nbytes,
+                storage_size=nbytes if source is None else 0,
             )
             element.numel()
+        finally:
+            products.withdraw(numbers)
+        if unused:
+            raise UnforeseenProductError
         if source is not None:
             shape_env = self.fake_mode.shape_env
             assert shape_env is not None

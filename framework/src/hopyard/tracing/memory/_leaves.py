@@ -15,9 +15,11 @@ from torch import Tensor, is_inference_mode_enabled
 
 from ..._torch.dispatch import disable_torch_dispatch
 from ..._torch.fake import FakeTensorMode
-from ..._torch.symbolic import are_sizes_assumed_oblivious, size_source
+from ..._torch.symbolic import is_decided_statically, size_source
 from ._fakes import FakeFactory
-from ._symbolic import Looks, Numbers, SymbolicOutput, symbolic_output
+from ._numbers import Numbers
+from ._symbolic import Looks
+from ._symbolic_outputs import SymbolicOutput, symbolic_output
 
 
 class SymbolicLeaves:
@@ -49,7 +51,7 @@ class SymbolicLeaves:
             and shape_env.specialize_zero_one
             and not shape_env.should_record_events
             and not shape_env._translation_validation_enabled
-            and not are_sizes_assumed_oblivious()
+            and not is_decided_statically()
             and not is_inference_mode_enabled()
         )
 
@@ -97,4 +99,5 @@ class SymbolicLeaves:
         metadata = self._looks.of(made)
         if metadata is None:
             return None
-        return symbolic_output(made, metadata, None, (), None, Numbers(()), self._fakes)
+        recipe = symbolic_output(made, metadata, None, (), None, Numbers(()), self._fakes)
+        return recipe if isinstance(recipe, SymbolicOutput) else None

@@ -50,6 +50,7 @@ from ..._torch.fake import (
     meta_table,
     unset_fake_temporarily,
 )
+from .._atoms import ATOMS
 from .._infrastructure import Infrastructure
 from ._fakes import FakeFactory
 from ._operators import is_composite, is_predictable
@@ -63,10 +64,6 @@ _CPU: Final = torch.device("cpu")
 _VIEWS: Final = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 _RULES_FIRST: Final = (*_VIEWS, torch.ops.aten.slice.Tensor)
 """Operators whose rules know more of symbolic sizes than their decompositions."""
-
-_CONSTANTS: Final = frozenset(
-    (bool, complex, float, int, str, torch.dtype, torch.layout, torch.memory_format, type(None))
-)
 
 
 class Query(NamedTuple):
@@ -171,10 +168,10 @@ class Propagation(Infrastructure, TorchDispatchMode):
                 if not self._is_plain(value, device):
                     return None
                 symbolic = symbolic or value._has_symbolic_sizes_strides
-            elif kind in _CONSTANTS:
-                continue
             elif kind is torch.device:
                 names_device = True
+            elif kind in ATOMS:
+                continue
             elif kind in (list, tuple, torch.Size):
                 pending.extend(value)
             elif kind is SymInt:

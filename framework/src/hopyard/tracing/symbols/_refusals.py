@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
 import torch
+from sympy.logic.boolalg import Boolean  # type: ignore[import-untyped]
 from torch.fx import Graph
 
 from ..._torch.symbolic import GuardOnDataDependentSymNode, ShapeEnv
@@ -97,14 +98,25 @@ def _explain_decision(
 ) -> DataDependentError:
     symbols = sorted(error.cond.free_symbols, key=str)
     told = "; ".join(_introduced(symbol, shape_env, graph) for symbol in symbols)
-    example = symbols[0] if symbols else "u0"
     return DataDependentError(
         f"the program decides by a number that is only known when it runs: {error.cond} cannot be "
         f"decided here" + (f" ({told})" if told else ""),
-        hint="use torch.where or torch.cond, promise the answer with torch._check, or declare a "
-        f"range that decides it, such as torch._check({example} >= 2)",
+        hint="; ".join(_ways_out(error.cond, symbols, shape_env)),
         stage="capture",
     )
+
+
+def _ways_out(condition: Any, symbols: Sequence[Any], shape_env: ShapeEnv | None) -> Iterator[str]:
+    if condition.is_Symbol or not isinstance(condition, Boolean):
+        yield "keep the number in a tensor, or let the caller pass it as an integer"
+        return
+    yield (
+        "use torch.where or torch.cond, or promise the answer with "
+        f"torch._check({condition}), or with the opposite"
+    )
+    allowed = shape_env.var_to_range.get(symbols[0]) if shape_env and symbols else None
+    if allowed is not None and symbols[0].is_integer and allowed.upper > 2:
+        yield f"declare a range that decides it, such as torch._check({symbols[0]} >= 2)"
 
 
 def _explain_promise(error: Exception, shape_env: ShapeEnv | None) -> CaptureError | None:
