@@ -991,6 +991,11 @@ def _() -> None:
     assert symbolic.wrap_number(number.node.wrap_int(3)) == 3
 
 
+@check("symbolic.size_source")
+def _() -> None:
+    assert symbolic.size_source(symbolic.input_source("x"), 1).name.endswith(".size()[1]")
+
+
 @check("symbolic.is_arithmetic_logged")
 def _() -> None:
     logger = torch.fx.experimental.sym_node.sym_node_log

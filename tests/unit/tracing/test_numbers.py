@@ -187,6 +187,14 @@ def test_the_largest_of_three_sizes(as_torch: Any) -> None:
     as_torch(largest_of_three_rebuilt, torch.ones(4), torch.ones(6), torch.ones(5))
 
 
+def test_an_operator_that_decides_what_a_size_is(as_torch: Any) -> None:
+    def normalizes(x: Tensor, filters: Tensor, scale: Tensor) -> Tensor:
+        channels = torch.conv1d(x, filters, stride=5)
+        return torch.nn.functional.group_norm(channels, 8, scale, scale)
+
+    as_torch(normalizes, torch.randn(9, 1, 400), torch.randn(8, 1, 10), torch.randn(8))
+
+
 def capture_symbolic(make: Any, function: Any, *inputs: Any, **options: Any) -> Any:
     with torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
         return make(function, tracing_mode="symbolic", **options)(*inputs)

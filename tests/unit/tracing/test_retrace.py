@@ -459,23 +459,25 @@ def test_a_joint_graph_keeps_the_names_of_its_inputs() -> None:
 
 
 def test_a_joint_graph_with_symbols_keeps_the_names_of_its_inputs() -> None:
-    mode = FakeTensorMode(shape_env=ShapeEnv())
-    x, y = (mode.from_tensor(value.requires_grad_()) for value in inputs())
-    with mode, torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
-        graph_module = aot_export_joint_simple(
-            lambda x, y: (torch.nn.functional.silu(x @ y) * x.shape[0],), (x, y), trace_joint=True
-        )
-        values = [x.detach(), y.detach()], [torch.ones(x.shape[0], y.shape[1])]
-    captures = [
-        select(
-            graph_module,
-            *values,
-            decomposition=TABLE,
-            should_decompose=always,
-            trace_joint_graph=True,
-        )
-        for select in (selective_decompose, proxy_tensor.selective_decompose)
-    ]
+    def forward(x: Tensor, y: Tensor) -> tuple[Tensor]:
+        return (torch.nn.functional.silu(x @ y) * x.shape[0],)
+
+    with torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
+        mode = FakeTensorMode(shape_env=ShapeEnv())
+        x, y = (mode.from_tensor(value.requires_grad_()) for value in inputs())
+        with mode:
+            graph_module = aot_export_joint_simple(forward, (x, y), trace_joint=True)
+            values = [x.detach(), y.detach()], [torch.ones(x.shape[0], y.shape[1])]
+        captures = [
+            select(
+                graph_module,
+                *values,
+                decomposition=TABLE,
+                should_decompose=always,
+                trace_joint_graph=True,
+            )
+            for select in (selective_decompose, proxy_tensor.selective_decompose)
+        ]
     assert_alike(*captures)
     names = [node.name for node in captures[0].graph.find_nodes(op="placeholder")]
     assert names == ["primals_1", "primals_2", "tangents_1"]

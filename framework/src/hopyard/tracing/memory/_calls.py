@@ -298,21 +298,26 @@ class FakeCalls(_Calls):
             return MISSING
         if operator.composite and autograd_would_have_decomposed(func, call.operands):
             return MISSING
+        # Before the operator runs: what it decides can make plain numbers of those it was given.
+        lowered, keywords = self._lowered_arguments(call)
         output = self._propagation.compute(func, args, kwargs)
         if output is MISSING:
             return MISSING
         recorder = self._recorder
-        node = self._write(func, call)
+        node = recorder.write(func, lowered, keywords)
         recorder.track(output, node)
         self.learn(call, output)
         return output
 
     def _write(self, func: OpOverload, call: Call) -> Node:
+        return self._recorder.write(func, *self._lowered_arguments(call))
+
+    def _lowered_arguments(self, call: Call) -> tuple[tuple[Any, ...], dict[str, Any] | None]:
         args, kwargs = call.args, call.kwargs
         if call.passed:
             args = self._lowered(args)
             kwargs = kwargs and {key: self._lowered(item) for key, item in kwargs.items()}
-        return self._recorder.write(func, args, kwargs)
+        return args, kwargs
 
     def learn(self, call: Call, output: Any) -> None:
         """Remember what a call returned."""
