@@ -34,6 +34,13 @@ def input_source(name: str) -> _Any:
     return ConstantSource(name)
 
 
+def size_source(source: _Any, index: int) -> _Any:
+    """Return where the size of a dimension of a tensor from `source` comes from."""
+    from torch._dynamo.source import TensorProperty, TensorPropertySource
+
+    return TensorPropertySource(source, TensorProperty.SIZE, index)
+
+
 def is_decided_statically() -> bool:
     """Say whether questions with a usual answer are decided without looking at example sizes."""
     return bool(_settings.backed_size_oblivious)
@@ -56,6 +63,7 @@ __all__ = [
     "is_accessor_node",
     "is_arithmetic_logged",
     "is_decided_statically",
+    "size_source",
     "statically_known_true",
     "wrap_number",
 ]

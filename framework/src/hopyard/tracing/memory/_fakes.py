@@ -126,25 +126,40 @@ class FakeFactory:
         care for views, subclasses and gradients. The mode is told about the result, so that it
         gives the same fake to the same tensor later and keeps aliases together.
         """
-        if type(tensor) not in (Tensor, Parameter) or not _is_plain_leaf(tensor):
-            return None
-        converter = self.fake_mode.fake_tensor_converter.meta_converter
-        describer = converter.describer
-        storage = tensor.untyped_storage()
-        if tensor in describer.lookup_tensor or storage in describer.lookup_storage:
+        if not self.is_new_leaf(tensor):
             return None
         with disable_torch_dispatch():
             element = _empty_strided(
                 tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta"
             )
-            if element.untyped_storage().nbytes() != storage.nbytes():
+            if element.untyped_storage().nbytes() != tensor.untyped_storage().nbytes():
                 return None
             fake = self._wrap(element, tensor.device, tensor.requires_grad)
+        self.introduce(tensor, fake)
+        return fake
+
+    def is_new_leaf(self, tensor: Tensor) -> bool:
+        """Say whether a real tensor is a plain dense leaf on a storage that the mode has not seen.
+
+        It may have seen the tensor itself, or another one on that storage.
+        """
+        if type(tensor) not in (Tensor, Parameter) or not _is_plain_leaf(tensor):
+            return False
+        describer = self.fake_mode.fake_tensor_converter.meta_converter.describer
+        return (
+            tensor not in describer.lookup_tensor
+            and tensor.untyped_storage() not in describer.lookup_storage
+        )
+
+    def introduce(self, tensor: Tensor, fake: Any) -> None:
+        """Tell the mode that `fake` stands for a new leaf."""
         if type(tensor) is Parameter:
             fake.__dict__["_is_param"] = True
+        converter = self.fake_mode.fake_tensor_converter.meta_converter
+        describer = converter.describer
+        storage = tensor.untyped_storage()
         converter.tensor_memo[describer.get_tensor_id(tensor)] = fake
         converter.storage_memo[describer.get_storage_id(storage)] = fake.untyped_storage()
-        return fake
 
     def view(
         self,

@@ -83,6 +83,10 @@ class SymbolicOutput:
         recorder.adopt(tensor, node, SymbolicMetadata.like(values, self._metadata))
         return tensor
 
+    def fresh(self, fakes: FakeFactory) -> Tensor:
+        """Return a new tensor of numbers of its own; there is no operand to share any with."""
+        return self._made(Numbers(()).filled(self._plan), (), fakes)
+
     def _made(
         self, values: Sequence[Any], operands: Sequence[Tensor], fakes: FakeFactory
     ) -> Tensor:
