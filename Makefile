@@ -12,6 +12,12 @@ PROJECTS := hookspecs framework $(PLUGINS)
 SOURCES  := $(addsuffix /src,$(PROJECTS)) $(wildcard docs/examples/*/src)
 BENCHES  := $(patsubst tests/bench/bench_%.py,bench-%,$(wildcard tests/bench/bench_*.py))
 
+# How much is swept and measured: make sweep SWEEP=--all-modes PROGRAMS=20000, which takes hours, and
+# make bench-trace BENCH=--full, which takes half an hour.
+SWEEP    :=
+PROGRAMS := 1000
+BENCH    :=
+
 BUILD_TOOLS := hatchling editables
 TOOLS       := pytest hypothesis ruff mypy sphinx myst-parser furo towncrier expecttest
 MODELS      := transformers
@@ -52,17 +58,18 @@ docs: $(VENV)/.base ## Build the documentation into docs/_build/html; a warning 
 	@echo "docs/_build/html/index.html"
 
 sweep: $(VENV)/.base ## Compare captures with torch's: operators, models, faults, threads, random programs.
-	$(BIN)/python tests/sweep/sweep_operators.py
-	$(BIN)/python tests/sweep/sweep_models.py
+	$(BIN)/python tests/sweep/sweep_operators.py $(SWEEP)
+	$(BIN)/python tests/sweep/sweep_models.py $(SWEEP)
 	$(BIN)/python tests/sweep/sweep_programs.py --page docs/reference/captures.md
-	$(BIN)/python tests/sweep/sweep_robustness.py
-	$(BIN)/python tests/property/run_programs.py --count 20000
+	$(BIN)/python tests/sweep/sweep_robustness.py $(SWEEP)
+	$(BIN)/python tests/property/run_programs.py --count $(PROGRAMS) $(SWEEP)
+	$(BIN)/python tests/property/run_programs.py --count $(PROGRAMS) --sizes
 
 bench: $(BENCHES) ## Run the benchmarks; results are kept as JSON in tests/bench/results.
 
 $(BENCHES): bench-%: $(VENV)/.base
 	@mkdir -p tests/bench/results
-	$(BIN)/python tests/bench/bench_$*.py --json tests/bench/results/$*.json
+	$(BIN)/python tests/bench/bench_$*.py --json tests/bench/results/$*.json $(BENCH)
 
 clean: ## Remove the environment, caches and everything built.
 	rm -rf $(VENV) docs/_build tests/bench/results .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -4,6 +4,12 @@ Three tables: speed (microseconds a node, the ratio to torch's, the same with Py
 and the ratio to the program run without a graph), growth with the size of the program, and peak
 memory. Graphs are compared in the same run. How times are taken is told in `timing.py`, and memory
 in `memory.py`.
+
+Without options one round of the shorter programs is timed, which takes a minute or two. `--full` is
+what figures are told from: all programs, three rounds, all tables. ::
+
+    python tests/bench/bench_trace.py --full --json results.json
+    python tests/bench/bench_trace.py --modes symbolic --workloads gpt2-24 --tables speed
 """
 
 from __future__ import annotations
@@ -25,16 +31,23 @@ from workloads import WORKLOADS
 
 Results = list[dict[str, Any]]
 
+SHORT = ["chain-200", "chain-1000", "mixed-1000", "gpt2-4", "llama-4", "resnet-50", "mlp-training"]
+"""One workload of each kind that takes seconds."""
+
 
 def main() -> None:
     """Measure what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="where to keep the results")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--full", action="store_true", help="measure everything, in half an hour")
+    parser.add_argument("--rounds", type=int, help="default: 1, in full 3")
     parser.add_argument("--modes", nargs="+", default=["fake", "real", "symbolic"])
-    parser.add_argument("--workloads", nargs="+", default=list(WORKLOADS), choices=list(WORKLOADS))
-    parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=list(TABLES))
+    parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), help="default: short")
+    parser.add_argument("--tables", nargs="+", choices=list(TABLES), help="default: speed")
     options = parser.parse_args()
+    options.rounds = options.rounds or (3 if options.full else 1)
+    options.workloads = options.workloads or (list(WORKLOADS) if options.full else SHORT)
+    options.tables = options.tables or (list(TABLES) if options.full else ["speed"])
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
 

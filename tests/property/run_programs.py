@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 sys.path.append(str(Path(__file__).parents[1] / "sweep"))
 
-from agreement import MODES
+from agreement import add_modes, chosen_modes
 from programs import Recipe
 from resized import ACCEPTED
 from strategies import SIZED_MODES, check, recipes
@@ -34,19 +34,19 @@ CHUNK = 500
 def main() -> int:
     """Run as many programs as the command line asks for; return how many chunks failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=20000)
+    parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1, help="of the first chunk")
     parser.add_argument(
         "--sizes", action="store_true", help="programs about sizes, run at other sizes as well"
     )
-    parser.add_argument("--mode", choices=MODES, action="append", help="default: all")
+    add_modes(parser)
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
 
     kind = "sizes" if options.sizes else "plain"
-    modes = tuple(options.mode or (SIZED_MODES if options.sizes else MODES))
+    modes = SIZED_MODES if options.sizes and not options.mode else chosen_modes(options)
     start = time.perf_counter()
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import enum
 import re
@@ -41,6 +42,8 @@ MODES = (
     PRE_DISPATCH + "symbolic",
 )
 """How programs are captured. With "integers", whole numbers are inputs of a symbolic capture."""
+USUAL_MODES = ("real", "fake", "integers", PRE_DISPATCH + "fake")
+"""Those that scripts go through unless they are told otherwise: each engine once, in minutes."""
 HIDDEN = "what only autograd or a transform computes is a constant of a graph above both"
 FAKES_DIFFER = "torch's fake tensors have other strides than its real ones"
 
@@ -282,3 +285,17 @@ def _is_same_uncached(
 
 def _seen(tensor: Tensor) -> str:
     return f"{tensor.dtype} {tuple(tensor.shape)} {tensor.stride()} {tensor.device}"
+
+
+def add_modes(parser: argparse.ArgumentParser) -> None:
+    """Let a command line choose modes."""
+    usual = ", ".join(USUAL_MODES)
+    parser.add_argument(
+        "--mode", choices=MODES, action="append", help=f"may be given again; default: {usual}"
+    )
+    parser.add_argument("--all-modes", action="store_true", help="all modes, which takes hours")
+
+
+def chosen_modes(options: argparse.Namespace) -> tuple[str, ...]:
+    """Return the modes that a command line asks for."""
+    return MODES if options.all_modes else tuple(options.mode or USUAL_MODES)

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 import transformers
-from agreement import HIDDEN, MODES, PRE_DISPATCH, Outcome, Verdict, compare
+from agreement import HIDDEN, PRE_DISPATCH, Outcome, Verdict, add_modes, chosen_modes, compare
 from resized import ACCEPTED
 from running import SEED
 from torch import Tensor, nn
@@ -285,7 +285,7 @@ def main() -> int:
     """Run the sweep that the command line asks for; return how many captures differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=list(ARCHITECTURES), help="default: all")
-    parser.add_argument("--mode", choices=MODES, action="append", help="default: all")
+    add_modes(parser)
     parser.add_argument("--form", choices=FORMS, action="append", help="default: both")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -293,7 +293,7 @@ def main() -> int:
     torch.set_num_threads(1)
 
     start = time.perf_counter()
-    columns = list(itertools.product(options.form or FORMS, options.mode or MODES))
+    columns = list(itertools.product(options.form or FORMS, chosen_modes(options)))
     names = options.only or list(ARCHITECTURES)
     print(f"{'':12}" + "".join(f"{form + ', ' + mode:>36}" for form, mode in columns))
     failures: list[str] = []

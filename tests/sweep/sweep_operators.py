@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from agreement import MODES, Outcome, Verdict, compare
+from agreement import MODES, Outcome, Verdict, add_modes, chosen_modes, compare
 from running import SEED
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
@@ -64,7 +64,7 @@ def main() -> int:
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", help="these operators, variants included"
     )
-    parser.add_argument("--mode", choices=MODES, action="append", help="default: all")
+    add_modes(parser)
     parser.add_argument("--database", choices=DATABASES, action="append", help="default: all")
     parser.add_argument("--samples", type=int, default=2, help="samples of inputs per operator")
     options = parser.parse_args()
@@ -76,7 +76,7 @@ def main() -> int:
     results: dict[Case, Verdict] = {}
     for database in options.database or DATABASES:
         entries = chosen(database, options.only, options.sample)
-        results.update(sweep(database, entries, options.mode or MODES, options.samples))
+        results.update(sweep(database, entries, chosen_modes(options), options.samples))
     report(results)
     print(f"{len(results)} comparisons in {time.perf_counter() - start:.0f} s")
     return sum(1 for case, verdict in results.items() if is_failure(case, verdict))

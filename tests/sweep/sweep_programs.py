@@ -190,10 +190,8 @@ def sweep(name: str, is_dynamic: bool, folder: Path) -> Row:
         calls = calls_for(row, name)
         eager_model, _ = made(name)
         eager = calls_of(eager_model, calls, eager_model.state_dict)
-        if not row.theirs and exported is not None:
-            runnable = exported.module(check_guards=False)
-            found = calls_of(runnable, calls_for(row, name), runnable.state_dict)
-            row.theirs = difference(eager, found)
+        if is_dynamic and exported is not None:
+            row.theirs = wrong_with(exported, eager, calls_for(row, name))
         if is_dynamic:
             count = len(ranges_of_exported(exported)) if exported is not None else 0
             row.dimensions = [len(ranges_of(row.program)), count, dimension_count(given)]
@@ -201,11 +199,25 @@ def sweep(name: str, is_dynamic: bool, folder: Path) -> Row:
         check(row, model, eager, folder)
     except Exception as error:  # noqa: BLE001
         row.ours = first_line(error)
+    if is_dynamic and row.program is None and exported is not None:
+        # There is nobody to ask which other sizes would do.
+        model, calls = made(name)
+        row.theirs = wrong_with(exported, calls_of(model, calls, model.state_dict), made(name)[1])
     return row
 
 
+def wrong_with(exported: Any, eager: list[Seen], calls: list[Call]) -> str:
+    """Return how a program of torch's differs from eager, or how it fails, or ""."""
+    runnable = exported.module(check_guards=False)
+    try:
+        compare(eager, calls_of(runnable, calls, runnable.state_dict))
+    except Exception as error:  # noqa: BLE001
+        return first_line(error)
+    return ""
+
+
 def exported_by_torch(name: str, is_dynamic: bool) -> tuple[Any, str]:
-    """Return torch's program, and what is wrong with it in calls of the example's sizes."""
+    """Return torch's program, and of one without dynamic sizes what is wrong with it."""
     model, calls = made(name)
     eager = calls_of(model, calls, model.state_dict)
     model, calls = made(name)
@@ -213,10 +225,7 @@ def exported_by_torch(name: str, is_dynamic: bool) -> tuple[Any, str]:
     exported = torch.export.export(
         model, args, kwargs, **sizes_asked(name, is_dynamic), strict=False
     ).run_decompositions({})
-    if is_dynamic:
-        return exported, ""
-    runnable = exported.module(check_guards=False)
-    return exported, difference(eager, calls_of(runnable, calls, runnable.state_dict))
+    return exported, "" if is_dynamic else wrong_with(exported, eager, calls)
 
 
 def sizes_asked(name: str, is_dynamic: bool) -> dict[str, Any]:
@@ -304,15 +313,6 @@ def compare(expected: list[Seen], found: list[Seen]) -> None:
                 raise AssertionError(f"{second!r} instead of {first!r}")
 
 
-def difference(expected: list[Seen], found: list[Seen]) -> str:
-    """Return how what was seen differs, or ""."""
-    try:
-        compare(expected, found)
-    except AssertionError as error:
-        return first_line(error)
-    return ""
-
-
 _RELOAD = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -357,11 +357,9 @@ def first_line(error: Exception) -> str:
 
 
 def page(rows: list[Row]) -> str:
-    """Return the table as a page of the documentation."""
-    small = [row for row in rows if row.name in SMALL]
-    models = [row for row in rows if row.name in MODELS]
-    only_ours = [row.name for row in rows if not row.ours and row.theirs]
-    only_theirs = [row.name for row in rows if row.ours and not row.theirs]
+    """Return the tables as a page of the documentation."""
+    static = [row for row in rows if not row.is_dynamic]
+    dynamic = [row for row in rows if row.is_dynamic]
     lines = [
         "# What is captured",
         "",
@@ -370,39 +368,56 @@ def page(rows: list[Row]) -> str:
         "",
         "*Hopyard* says yes if a program made by `Session.capture` does what eager does over two "
         "calls, in results, inputs and state;",
-        "if it equals `torch.export` with `run_decompositions` where that is right;",
         "if torch's verifier and `run_decompositions` accept it as an `ExportedProgram` that "
         "computes the same;",
         "and if a new process that loads it from a file computes the same.",
         "*torch.export* says yes if `torch.export.export(strict=False)` with "
         "`run_decompositions({})` does what eager does over two calls, "
         f"in torch {torch.__version__.partition('+')[0]}.",
+        "Where both say yes, they agree with each other, since both agree with eager.",
         "",
         "## Modules that exercise one thing each",
         "",
-        *_table("Module", small),
+        *_table("Module", [row for row in static if row.name in SMALL]),
         "",
         "## Models of transformers, from a configuration",
         "",
-        *_table("Model", models),
+        *_table("Model", [row for row in static if row.name in MODELS]),
+        "",
+        "## With dynamic sizes",
+        "",
+        "Every size is asked to be `Dim.AUTO`: all of a module's, the batch and the length of a "
+        "model's.",
+        "Calls then have other sizes than the example.",
+        "*Dynamic* says how many sizes differ from call to call in our program, in torch's, and "
+        "how many there are;",
+        "ours takes every size that torch's takes, or the row says no.",
+        "",
+        *_table("Module or model", dynamic),
         "",
         "## Differences",
         "",
-        f"Only Hopyard: {', '.join(only_ours) or 'none'}.",
-        f"Only torch.export: {', '.join(only_theirs) or 'none'}.",
-        "",
     ]
-    return "\n".join(lines)
+    for sizes, some in (("fixed", static), ("dynamic", dynamic)):
+        only_ours = [row.name for row in some if not row.ours and row.theirs]
+        only_theirs = [row.name for row in some if row.ours and not row.theirs]
+        lines += [
+            f"Only Hopyard, {sizes} sizes: {', '.join(only_ours) or 'none'}.",
+            f"Only torch.export, {sizes} sizes: {', '.join(only_theirs) or 'none'}.",
+        ]
+    return "\n".join([*lines, ""])
 
 
 def _table(heading: str, rows: list[Row]) -> Iterable[str]:
-    yield f"| {heading} | What it is | Nodes | Hopyard | torch.export |"
-    yield "|---|---|---:|---|---|"
+    is_dynamic = any(row.is_dynamic for row in rows)
+    yield f"| {heading} | What it is | Nodes |{' Dynamic |' * is_dynamic} Hopyard | torch.export |"
+    yield f"|---|---|---:|{'---:|' * is_dynamic}---|---|"
     for row in rows:
         ours = "yes" if not row.ours else EXPLAINED.get(row.name, row.ours)
         ours += ", but torch decomposes no such program" if row.name in NOT_DECOMPOSED else ""
         theirs = "yes" if not row.theirs else "no"
-        yield f"| {row.name} | {row.about} | {row.nodes or ''} | {ours} | {theirs} |"
+        counts = f" {' / '.join(map(str, row.dimensions))} |" if is_dynamic else ""
+        yield f"| {row.name} | {row.about} | {row.nodes or ''} |{counts} {ours} | {theirs} |"
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from unittest import mock
 
 import sweep_models
 import torch
-from agreement import MODES, made_by
+from agreement import add_modes, chosen_modes, made_by
 from running import copied
 from torch import Tensor
 from torch._ops import mode_stack_state_for_pre_dispatch
@@ -76,13 +76,15 @@ def main() -> int:
     """Run all checks, or one; return how many fail."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=list(CHECKS))
+    add_modes(parser)
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
 
     failures = 0
-    for name, mode in itertools.product([options.only] if options.only else CHECKS, MODES):
+    checks = [options.only] if options.only else list(CHECKS)
+    for name, mode in itertools.product(checks, chosen_modes(options)):
         start = time.perf_counter()
         try:
             told = CHECKS[name](mode)

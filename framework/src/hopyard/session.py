@@ -131,9 +131,11 @@ class Session:
         kwargs: Mapping[str, Any] | None = None,
         *,
         dynamic_shapes: Any = None,
-        modes: Iterable[str] = (),
+        pre_dispatch: bool = False,
+        decompositions: DecompositionTable | Iterable[str] | None = None,
         policy: Policy | Mapping[str, Policy] | None = None,
-        decompositions: DecompositionTable | Iterable[str] = (),
+        modes: Iterable[str] = (),
+        record_module_stack: bool = False,
     ) -> Program:
         """Capture a module or function as a program.
 
@@ -148,14 +150,20 @@ class Session:
             kwargs: Keyword example inputs.
             dynamic_shapes: Which sizes may differ from call to call, as `torch.export` takes it,
                 for example `{"x": {0: torch.export.Dim("batch")}}`.
-            modes: Names of modes to use besides those that are always used. What they report is in
-                the program's `reports`.
-            policy: What becomes of safeguards' findings in this capture: of all, or by hazard code,
-                where it differs from the session's.
+            pre_dispatch: Whether the graph is taken above autograd: operators such as `linear` are
+                kept whole, and so is what the program says of gradients and autocast. Such a
+                program can be trained.
             decompositions: Operators to record as what they decompose into: names of tables of
                 plugins, or a table, for example `torch.export.default_decompositions()`. Tables
                 that are always used come on top; for an operator in both, a table given here
                 counts.
+            policy: What becomes of safeguards' findings in this capture: of all, or by hazard code,
+                where it differs from the session's.
+            modes: Names of modes to use besides those that are always used. What they report is in
+                the program's `reports`.
+            record_module_stack: Whether nodes tell in `meta["nn_module_stack"]` which modules they
+                were made in, as `torch.export` has them; `hopyard.analysis` then knows the cost of
+                each module. It makes a capture slower by about a tenth.
 
         Raises:
             CaptureError: The program cannot be captured, or a safeguard refused it.
@@ -173,11 +181,14 @@ class Session:
             args,
             dict(kwargs or {}),
             tracing_mode="fake" if dynamic_shapes is None else "symbolic",
+            pre_dispatch=pre_dispatch,
             dynamic_shapes=dynamic_shapes,
         )
         self.plugins.notify("hopyard_before_capture", request=request)
         try:
-            program = self._capture(request, modes, policy, decompositions)
+            program = self._capture(
+                request, modes, policy, decompositions, record_module_stack=record_module_stack
+            )
         except BaseException as error:
             self._report_failure(request, error)
             raise
@@ -242,7 +253,7 @@ class Session:
         """Return a program of `torch.export` as a program of this session; tensors are shared.
 
         Raises:
-            ProgramError: It has dynamic shapes, effect tokens or custom objects.
+            ProgramError: It has effect tokens.
         """
         from .program import from_exported_program
 
@@ -339,7 +350,9 @@ class Session:
         request: CaptureRequest,
         modes: Iterable[str],
         policy: Policy | Mapping[str, Policy] | None,
-        decompositions: DecompositionTable | Iterable[str],
+        decompositions: DecompositionTable | Iterable[str] | None,
+        *,
+        record_module_stack: bool,
     ) -> Program:
         from .program import CaptureOptions, capture
         from .safeguards import Observer, WatchList
@@ -352,7 +365,7 @@ class Session:
         entered = self._modes(request, modes)
         options = CaptureOptions(
             manifest=self.manifest(),
-            decompositions=self._decompositions(decompositions),
+            decompositions=self._decompositions(decompositions or ()),
             trace_rules={
                 name: resolve(entry.value.rule, entry.provider)  # type: ignore[misc]
                 for name, entry in self.trace_rules.items()
@@ -360,6 +373,7 @@ class Session:
             surroundings=tuple(partial(_itself, mode) for mode in entered),
             observer=observer,
             findings=findings,
+            record_module_stack=record_module_stack,
         )
         try:
             program = capture(request, options)

@@ -10,8 +10,14 @@ from torch import Tensor, nn
 
 import hopyard
 import hopyard_autograd_fidelity._plugin as plugin
-from hopyard.errors import SafeguardError
-from hopyard.testing import SafeguardContract, SafeguardExample, plugin_session
+from hopyard.errors import SafeguardError, UnsupportedError
+from hopyard.testing import (
+    SafeguardContract,
+    SafeguardExample,
+    observed_effects,
+    plugin_session,
+    same_effects,
+)
 from hopyard_hookspecs import Policy
 
 X = torch.linspace(0.5, 2.0, 4).requires_grad_()
@@ -302,3 +308,17 @@ def test_an_allowed_line_is_recorded_with_its_reason() -> None:
     (finding,) = plugin_session(plugin).capture(program, (X,)).findings
     assert (finding.code, finding.policy) == ("HY113", Policy.RECORD)
     assert finding.allowed == "its backward is that of the identity"
+
+
+@pytest.mark.parametrize("example", TestContract.examples, ids=str)
+def test_captures_above_autograd_lose_no_less(example: SafeguardExample) -> None:
+    """Where such a capture is possible, it is found to differ exactly if it does."""
+    try:
+        program = plugin_session(plugin).capture(
+            example.program, example.args, pre_dispatch=True, policy=Policy.RECORD
+        )
+    except UnsupportedError:
+        return
+    eager = observed_effects(example.program, example.args)
+    same = same_effects(eager, observed_effects(program, example.args))
+    assert same == (not program.findings)

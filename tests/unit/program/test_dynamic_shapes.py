@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._higher_order_ops import map as torch_map
 from torch.export import Dim
 
 import hopyard
@@ -168,11 +169,53 @@ def test_a_dimension_that_was_fixed_is_named_with_line_and_cause(
     assert location.function == "fixing"
 
 
+def narrowing(x: Tensor, y: Tensor) -> Any:
+    if x.shape[0] > 6:
+        return x, y
+    return x + y
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message", "line"),
+    [
+        (
+            {"x": {0: Dim("rows")}, "y": {0: Dim.AUTO}},
+            r"dimension 0 of x was to be rows, .* 2 <= rows <= 6",
+            1,
+        ),
+        (
+            {"x": {0: Dim("rows", max=5)}, "y": {0: Dim("others", max=5)}},
+            r"dimension 0 of y was to be others, .* if it is rows",
+            3,
+        ),
+    ],
+)
+def test_a_dimension_that_is_less_free_than_asked_is_named_with_its_line(
+    session: hopyard.Session, shapes: Any, message: str, line: int
+) -> None:
+    given = (torch.ones(4, 2), torch.ones(4, 2))
+    with pytest.raises(UnsupportedError, match=message) as raised:
+        session.capture(narrowing, given, dynamic_shapes=shapes)
+    assert raised.value.location is not None
+    assert raised.value.location.line == narrowing.__code__.co_firstlineno + line
+
+
 def test_a_dimension_that_may_be_fixed_is(session: hopyard.Session) -> None:
     program = session.capture(fixing, (torch.ones(4, 2),), dynamic_shapes=[{0: Dim.AUTO}])
     assert program.guards == ("x: float32[4, 2] on cpu",)
     with pytest.raises(InputError):
         program(torch.ones(5, 2))
+
+
+def test_a_region_that_was_captured_before_does_not_fix_sizes(session: hopyard.Session) -> None:
+    def function(x: Tensor) -> Any:
+        return torch_map(lambda row: row * 2, x)
+
+    session.capture(function, (torch.ones(2, 3),))
+    program = session.capture(
+        function, (torch.ones(2, 3),), dynamic_shapes=[{0: Dim("rows"), 1: Dim("columns")}]
+    )
+    assert program(torch.ones(5, 4)).tolist() == [[2.0] * 4] * 5
 
 
 MISFITS: dict[str, Any] = {

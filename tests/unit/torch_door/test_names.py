@@ -410,6 +410,17 @@ def _detached() -> None:
     assert detached.shape == (2, 3)
 
 
+@check("fake.fast_implementations")
+def _() -> None:
+    shortcuts = fake.fast_implementations()
+    assert shortcuts[aten.detach.default] is fake.fast_detach
+    mode = fake.FakeTensorMode(shape_env=symbolic.ShapeEnv())
+    value = mode.from_tensor(torch.ones(2, 3))
+    total = shortcuts[aten.add.Tensor](mode, value, value)
+    assert type(total) is fake.FakeTensor
+    assert total.shape == value.shape
+
+
 @check("fake.forbid_data_access")
 def _forbidden() -> None:
     with dispatch.disable_torch_dispatch():
@@ -514,6 +525,21 @@ def _attention() -> None:
     forward = flops.attention_flops(*sizes)
     assert forward == 2 * (2 * 4) * 5 * 7 * (8 + 8)
     assert 2 * flops.attention_backward_flops(sizes[0], *sizes) == 5 * forward
+
+
+@check("exporting.autocast_to_regions", "exporting.grad_modes_to_regions")
+def _modes_as_regions() -> None:
+    def function(x: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            y = x + 1
+        return y * 2
+
+    graph_module = torch_make_fx(function, pre_dispatch=True)(torch.ones(2))
+    for to_regions in (exporting.grad_modes_to_regions, exporting.autocast_to_regions):
+        graph_module, _ = to_regions(graph_module, None)
+    names = [str(node.target) for node in graph_module.graph.nodes]
+    assert "wrap_with_set_grad_enabled" in names
+    assert not any("autocast" in name and "wrap" not in name for name in names)
 
 
 @check("backends.LIBRARIES")
@@ -883,6 +909,19 @@ def _known() -> None:
     assert symbolic.statically_known_true(True)
 
 
+@check("compiler.reports_without_guards")
+def _reports() -> None:
+    from torch._dynamo import convert_frame
+
+    reasons = convert_frame.get_and_maybe_log_recompilation_reasons
+    assert reasons.__module__ == "hopyard._torch.compiler"
+    function = torch.compile(lambda x: x + x.shape[0], backend="eager", dynamic=False)
+    function(torch.ones(2))
+    with compiler.reports_without_guards(symbolic.ShapeEnv()):
+        assert function(torch.ones(3)).tolist() == [4.0] * 3
+    torch.compiler.reset()
+
+
 @check("compiler.GraphBreak")
 def _graph_break() -> None:
     def function(x: Tensor) -> Tensor:
@@ -982,6 +1021,11 @@ def _() -> None:
     assert symbolic.wrap_number(number.node.wrap_int(3)) == 3
 
 
+@check("symbolic.size_source")
+def _() -> None:
+    assert symbolic.size_source(symbolic.input_source("x"), 1).name.endswith(".size()[1]")
+
+
 @check("symbolic.is_arithmetic_logged")
 def _() -> None:
     logger = torch.fx.experimental.sym_node.sym_node_log
@@ -991,6 +1035,19 @@ def _() -> None:
         assert not symbolic.is_arithmetic_logged()
         with mock.patch.object(torch._logging._internal, "GET_DTRACE_STRUCTURED", True):
             assert symbolic.is_arithmetic_logged()
+
+
+@check("symbolic.is_decided_statically")
+def _() -> None:
+    with mock.patch.object(torch.fx.experimental._config, "backed_size_oblivious", True):
+        assert symbolic.is_decided_statically()
+    assert not symbolic.is_decided_statically()
+
+
+@check("symbolic.free_unbacked_symbols")
+def _() -> None:
+    number = symbolic.ShapeEnv().create_unbacked_symint()
+    assert symbolic.free_unbacked_symbols(number.node.expr + 1) == {number.node.expr}
 
 
 @check("symbolic.is_accessor_node")

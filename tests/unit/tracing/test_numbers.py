@@ -158,7 +158,13 @@ def nested_sizes(x: Tensor) -> Any:
     return columns.split(x.shape[0] * x.shape[1]), columns.unfold(0, x.shape[0], 1)
 
 
+def takes_the_end_twice(x: Tensor) -> Any:
+    ends = [x[-2:] for _ in range(3)]
+    return [*ends, *(x[:, -3:].t() for _ in range(3)), *(x[x.shape[0] - 3 :] for _ in range(2))]
+
+
 PROGRAMS = [
+    takes_the_end_twice,
     multiplies_by_one,
     sums_up,
     takes_the_largest,
@@ -179,6 +185,14 @@ def test_numbers_are_computed_where_torch_computes_them(program: Any, as_torch: 
 
 def test_the_largest_of_three_sizes(as_torch: Any) -> None:
     as_torch(largest_of_three_rebuilt, torch.ones(4), torch.ones(6), torch.ones(5))
+
+
+def test_an_operator_that_decides_what_a_size_is(as_torch: Any) -> None:
+    def normalizes(x: Tensor, filters: Tensor, scale: Tensor) -> Tensor:
+        channels = torch.conv1d(x, filters, stride=5)
+        return torch.nn.functional.group_norm(channels, 8, scale, scale)
+
+    as_torch(normalizes, torch.randn(9, 1, 400), torch.randn(8, 1, 10), torch.randn(8))
 
 
 def capture_symbolic(make: Any, function: Any, *inputs: Any, **options: Any) -> Any:

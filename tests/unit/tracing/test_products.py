@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from hopyard.tracing import make_fx
+from hopyard.tracing.memory import _fakes
 from hopyard.tracing.memory._fakes import FakeFactory
-from hopyard.tracing.memory._products import UnforeseenProductError, known_products
+from hopyard.tracing.memory._numbers import NewNumber
+from hopyard.tracing.memory._products import Products, UnforeseenProductError
 
 
 @pytest.fixture
@@ -23,9 +26,10 @@ def sizes() -> tuple[SymInt, ...]:
 
 def make(sizes: Any, stride: Any, elements: Any, *, is_contiguous: bool) -> torch.Tensor:
     fakes = FakeFactory(FakeTensorMode(shape_env=sizes[0].node.shape_env))
-    where = torch.float32, torch.device("cpu")
+    numbers = (*sizes, *stride, 0, elements)
+    products = Products(numbers, len(sizes), is_contiguous=is_contiguous)
     with torch._C._DisableTorchDispatch():
-        return fakes.symbolic(sizes, stride, elements, 4, *where, is_contiguous=is_contiguous)
+        return fakes.symbolic(numbers, products, 4, torch.float32, torch.device("cpu"))
 
 
 def attributes(sizes: Any) -> list[list[str]]:
@@ -59,9 +63,14 @@ def test_numbers_multiply_again_after_a_surprise(shape_of: Any, sizes: tuple[Sym
     assert (sizes[0] * sizes[1]).node.hint == 30
 
 
-def test_a_product_that_nobody_asked_for_is_a_surprise(sizes: tuple[SymInt, ...]) -> None:
-    with pytest.raises(UnforeseenProductError), known_products(sizes, (), sizes[0]):
-        pass
+def test_a_product_that_nobody_asked_for_is_a_surprise(
+    sizes: tuple[SymInt, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = attributes(sizes)
+    monkeypatch.setattr(_fakes, "make_wrapper", lambda *args, **kwargs: torch.empty(0))
+    with pytest.raises(UnforeseenProductError):
+        make(sizes[:1], (1,), sizes[0], is_contiguous=True)
+    assert attributes(sizes) == before
 
 
 def test_views_at_remembered_calls_share_storage() -> None:
@@ -82,3 +91,37 @@ def test_a_plain_view_of_a_tensor_with_symbolic_sizes() -> None:
         view = FakeFactory(fake_mode).view(whole, (2, 2), (1, 2), 0, whole.dtype, whole.device)
     assert (view.shape, view.stride()) == ((2, 2), (1, 2))
     assert view.untyped_storage()._cdata == whole.untyped_storage()._cdata
+
+
+def test_a_new_number_multiplies_whatever_its_example_does_meanwhile(
+    sizes: tuple[SymInt, ...],
+) -> None:
+    numbers = (sizes[0], 1, 0, sizes[0])
+    products = Products(numbers, 1, is_contiguous=False)
+    products.announce(numbers)
+    made = NewNumber(0, sizes[0]).make()
+    products.withdraw(numbers)
+    assert made.node is not sizes[0].node
+    assert (made * sizes[1]).node.expr == (sizes[0] * sizes[1]).node.expr
+
+
+def test_for_other_threads_numbers_multiply_as_ever(sizes: tuple[SymInt, ...]) -> None:
+    rows, columns, _ = sizes
+    elements = torch.sym_sum([rows, columns])
+    answers: list[Any] = []
+
+    def compute() -> None:
+        answers.append((rows * columns, torch.sym_max(rows, 3), rows * 2))
+
+    numbers = (rows, columns, columns, 1, 0, elements)
+    products = Products(numbers, 2, is_contiguous=False)
+    products.announce(numbers)
+    thread = threading.Thread(target=compute)
+    thread.start()
+    thread.join()
+    # What torch asks for while it makes the tensor.
+    assert rows.node.mul(columns.node) is rows.node
+    assert rows.node.mul(columns.node) is elements.node
+    products.withdraw(numbers)
+    ((product, largest, double),) = answers
+    assert (product.node.hint, largest.node.hint, double.node.hint) == (30, 5, 10)

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._dispatch.python import enable_python_dispatcher
+from torch._dynamo.source import ConstantSource
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 from hopyard.tracing.memory._fakes import FakeFactory
 from hopyard.tracing.memory._propagation import MISSING, Propagation
@@ -171,6 +174,127 @@ def test_common_operators_are_answered(name: str, fake: Any, compared: Compared)
     assert not compared.wrong
     known = (aten.detach.default, aten._to_copy.default)
     assert not [func for func in compared.left if func not in known and "prim" not in str(func)]
+
+
+class Answered(TorchDispatchMode):
+    """Asks the propagation about each operator, or nobody; tells results in other words.
+
+    In these, which numbers are one number is told, and what was assumed up to then.
+    """
+
+    def __init__(self, fake_mode: FakeTensorMode, *, directly: bool) -> None:
+        super().__init__()
+        self._propagation = Propagation(FakeFactory(fake_mode)) if directly else None
+        self._shape_env: Any = fake_mode.shape_env
+        self._numbers: dict[Any, int] = {}
+        self.answered: list[Any] = []
+        self.told: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        found = MISSING
+        if self._propagation is not None and func.namespace == "aten":
+            found = self._propagation.compute(func, args, kwargs)
+        if found is MISSING:
+            found = func(*args, **kwargs)
+        else:
+            self.answered.append(func)
+        operands = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        guards = [str(guard.expr) for guard in self._shape_env.guards]
+        self.told.append((str(func), self._tell(found, operands), guards))
+        return found
+
+    def _tell(self, output: Any, operands: list[Tensor]) -> Any:
+        if isinstance(output, (list, tuple)):
+            return type(output), [self._tell(item, operands) for item in output]
+        if not isinstance(output, Tensor):
+            return self._number(output)
+        storage = output.untyped_storage()
+        numbers = (*output.shape, *output.stride(), output.storage_offset(), output.numel())
+        return (
+            type(output),
+            [self._number(number) for number in numbers],
+            str(storage.nbytes()),
+            (output.dtype, output.device, output.requires_grad),
+            [each is output for each in operands],
+            [each.untyped_storage()._cdata == storage._cdata for each in operands],
+        )
+
+    def _number(self, number: Any) -> Any:
+        if not isinstance(number, torch.SymInt):
+            return number
+        node = number.node
+        return str(node.expr), node.hint, self._numbers.setdefault(node, len(self._numbers))
+
+
+def answers(program: Callable[[Any], Any], tensors: list[Tensor], *, directly: bool) -> Answered:
+    """Run a program on tensors with symbolic sizes."""
+    fake_mode = FakeTensorMode(shape_env=ShapeEnv(), allow_fallback_kernels=False)
+    fake_mode.cache_enabled = False
+    fakes = [
+        fake_mode.from_tensor(tensor, source=ConstantSource(f"input{index}"))
+        for index, tensor in enumerate(tensors)
+    ]
+    with fake_mode, enable_python_dispatcher(), Answered(fake_mode, directly=directly) as mode:
+        try:
+            program(iter(fakes))
+        except Exception as error:  # noqa: BLE001
+            mode.told.append(type(error))
+    return mode
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("info", sampled(23), ids=lambda info: info.formatted_name)
+def test_symbolic_sizes_are_answered_as_the_fake_mode_does(info: Any) -> None:
+    samples = itertools.islice(info.sample_inputs("cpu", torch.float32, info.supports_autograd), 3)
+    for sample, laid_out in itertools.product(samples, LAYOUTS):
+        given = (sample.input, sample.args, sample.kwargs)
+        leaves, spec = tree_flatten(given)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        if any(each.layout is not torch.strided for each in tensors):
+            continue
+        trained = [each.requires_grad for each in tensors]
+        moved = [
+            laid_out(each.detach()).detach().requires_grad_(requires)
+            for each, requires in zip(tensors, trained, strict=True)
+        ]
+
+        def program(fakes: Any, leaves: Any = leaves, spec: Any = spec) -> None:
+            filled = [next(fakes) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+            first, args, kwargs = tree_unflatten(filled, spec)
+            output = info.op(first, *args, **kwargs)
+            results = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+            losses = [each.sum() for each in results if each.requires_grad]
+            wanted = [each for each in filled if isinstance(each, Tensor) and each.requires_grad]
+            if losses and wanted:
+                torch.autograd.grad(losses, wanted, allow_unused=True)
+
+        expected = answers(program, moved, directly=False)
+        assert answers(program, moved, directly=True).told == expected.told
+
+
+@pytest.mark.parametrize("name", sorted(set(CALLS) - {"nothing"}))
+def test_common_operators_are_answered_on_symbolic_sizes(name: str) -> None:
+    tensors = [torch.ones(shape) for shape in ((3, 3, 5, 5), (4, 6), (4,), (3,))]
+
+    def program(fakes: Any) -> None:
+        image, matrix, rows, vector = fakes
+        sources = {4: image, 3: image[0], 2: matrix, 1: rows}
+
+        def new(*shape: int) -> Tensor:
+            return sources[len(shape)][tuple(slice(size) for size in shape)]
+
+        _ = CALLS[name](new)
+        _ = (matrix * rows[:, None] + 1).softmax(-1) @ matrix.T
+        _ = torch.nn.functional.layer_norm(image, [5]).relu_().mul_(2).reshape(3, -1)
+        _ = torch.cat([matrix, matrix[:2]]).sum(0) + vector.new_zeros(matrix.shape[1])
+
+    expected = answers(program, tensors, directly=False)
+    actual = answers(program, tensors, directly=True)
+    assert actual.told == expected.told
+    assert RuntimeError not in actual.told
+    operators = [each for each in actual.told if each[0].startswith("aten")]
+    assert len(actual.answered) > 0.8 * len(operators)
 
 
 def test_in_place_operators_return_the_operand(fake: Any, fake_mode: FakeTensorMode) -> None:

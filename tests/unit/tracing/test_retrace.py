@@ -17,6 +17,7 @@ from torch._subclasses import FakeTensorMode
 from torch.fx import Graph, GraphModule, Node, traceback
 from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import hopyard
 from hopyard.errors import CaptureError, UnsupportedError, UsageError
@@ -277,6 +278,96 @@ def test_a_partly_decomposed_graph_is_torchs(
     assert_alike(*captures)
 
 
+def sizes(x: Tensor, y: Tensor) -> Any:
+    count = x.shape[0]
+    z = torch.nn.functional.silu(x[: count - 1]) * count
+    return z.reshape(-1, 2).sigmoid(), x.new_zeros(count * 2 + y.shape[1]), count * y.shape[1]
+
+
+def symbolic(function: Callable[..., Any]) -> tuple[GraphModule, list[Any]]:
+    """Return a symbolic graph and its own example inputs."""
+    graph_module = hopyard.make_fx(function, tracing_mode="symbolic")(*inputs())
+    placeholders = graph_module.graph.find_nodes(op="placeholder")
+    return graph_module, [node.meta["val"] for node in placeholders]
+
+
+@pytest.mark.parametrize("function", [sizes, small, in_place, several])
+@pytest.mark.parametrize("should_decompose", [is_silu, always, never])
+def test_a_partly_decomposed_symbolic_graph_is_torchs(
+    function: Callable[..., Any], should_decompose: Callable[[Node], bool]
+) -> None:
+    captures = []
+    for select in (selective_decompose, proxy_tensor.selective_decompose):
+        with torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
+            graph_module, values = symbolic(function)
+            captures.append(
+                select(
+                    graph_module,
+                    *values,
+                    decomposition=TABLE,
+                    should_decompose=should_decompose,
+                    trace_joint_graph=False,
+                )
+            )
+    assert_alike(*captures)
+    # The number of pieces is part of the graph, and assumes this size.
+    size = 4 if function is several else 6
+    other = torch.randn(size, size), torch.randn(size, size)
+    torch.testing.assert_close(captures[0](*other), function(*other))
+
+
+def reads(x: Tensor, y: Tensor) -> Any:
+    count = x.abs().sum().long().item()
+    torch._check(count >= 2)
+    return torch.nn.functional.silu(x) * count, torch.zeros(count).sigmoid()
+
+
+# torch's interpreter cannot return numbers, nor enter bodies, nor repeat what values promise.
+@pytest.mark.parametrize("function", [sizes, reads, lambda x, y: branches(x, y) + x.shape[0]])
+@pytest.mark.parametrize("table", [None, TABLE], ids=["none", "own"])
+def test_a_symbolic_graph_stays_one_when_it_is_decomposed(
+    function: Callable[..., Any], table: Any
+) -> None:
+    graph_module, values = symbolic(function)
+    made, _ = decomposed(DecompositionInterpreter, graph_module, values, table)
+    bodies = [module for module in made.modules() if isinstance(module, GraphModule)]
+    called = {target for body in bodies for target in targets(body)}
+    assert (aten.silu.default in called) is (table is None)
+    for size in (4, 6):
+        other = torch.randn(size, size), torch.randn(size, size)
+        torch.testing.assert_close(made(*other), function(*other))
+
+
+def nested(x: Tensor, y: Tensor) -> Any:
+    def inner(a: Tensor, b: Tensor) -> Any:
+        return (torch.nn.functional.silu(a) + b,)
+
+    def outer(a: Tensor, b: Tensor) -> Any:
+        (chosen,) = torch.ops.higher_order.cond(a.sum() > 1, inner, lambda a, b: (a.cos(),), (a, b))
+        return (torch.nn.functional.silu(chosen) * 2,)
+
+    return torch.ops.higher_order.cond(x.sum() > 0, outer, lambda a, b: (b.sin(),), (x, y))
+
+
+@pytest.mark.parametrize("should_decompose", [is_silu, always, is_region, never])
+def test_bodies_of_bodies_are_reached(should_decompose: Callable[[Node], bool]) -> None:
+    graph_module = captured(nested)
+    made = selective_decompose(
+        graph_module,
+        *inputs(),
+        decomposition=TABLE,
+        should_decompose=should_decompose,
+        trace_joint_graph=False,
+    )
+    bodies = [module for module in made.modules() if isinstance(module, GraphModule)]
+    remaining = [targets(body).count(aten.silu.default) for body in bodies]
+    assert len(bodies) == 5
+    assert sum(remaining) == (2 if should_decompose is never else 0)
+    for sign in (1, -1):
+        x, y = (value.abs() * sign for value in inputs())
+        torch.testing.assert_close(made(x, y), nested(x, y))
+
+
 def test_only_chosen_nodes_are_decomposed() -> None:
     graph_module = captured(lambda x, y: torch.nn.functional.silu(x).sigmoid() + y)
     chosen = selective_decompose(
@@ -365,6 +456,33 @@ def test_a_joint_graph_keeps_the_names_of_its_inputs() -> None:
     assert names == ["primals_1", "primals_2", "tangents_1"]
     assert aten.silu.default not in targets(captures[0])
     torch.testing.assert_close(captures[0](*values), graph_module(*values))
+
+
+def test_a_joint_graph_with_symbols_keeps_the_names_of_its_inputs() -> None:
+    def forward(x: Tensor, y: Tensor) -> tuple[Tensor]:
+        return (torch.nn.functional.silu(x @ y) * x.shape[0],)
+
+    with torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
+        mode = FakeTensorMode(shape_env=ShapeEnv())
+        x, y = (mode.from_tensor(value.requires_grad_()) for value in inputs())
+        with mode:
+            graph_module = aot_export_joint_simple(forward, (x, y), trace_joint=True)
+            values = [x.detach(), y.detach()], [torch.ones(x.shape[0], y.shape[1])]
+        captures = [
+            select(
+                graph_module,
+                *values,
+                decomposition=TABLE,
+                should_decompose=always,
+                trace_joint_graph=True,
+            )
+            for select in (selective_decompose, proxy_tensor.selective_decompose)
+        ]
+    assert_alike(*captures)
+    names = [node.name for node in captures[0].graph.find_nodes(op="placeholder")]
+    assert names == ["primals_1", "primals_2", "tangents_1"]
+    other = [torch.randn(6, 6), torch.randn(6, 6)], [torch.ones(6, 6)]
+    torch.testing.assert_close(captures[0](*other), graph_module(*other))
 
 
 # Tables for a while
@@ -475,6 +593,17 @@ def test_nodes_can_be_added_in_the_middle() -> None:
     graph.lint()
     x, y = inputs()
     torch.testing.assert_close(graph_module(x, y), x.sin().cos() + y)
+
+
+def test_sizes_are_added_when_they_are_computed() -> None:
+    graph = Graph()
+    fake_mode = FakeTensorMode(shape_env=ShapeEnv())
+    appender = GraphAppender(graph, fake_mode=fake_mode)
+    x = fake_mode.from_tensor(torch.ones(3, 4))
+    with appender.recording():
+        appender.placeholder("x", x)
+        assert x.shape[0] * 2 is not None
+        assert [node.name for node in graph.nodes] == ["x", "sym_size_int", "mul"]
 
 
 def test_regions_become_attributes_of_the_given_module() -> None:

@@ -41,6 +41,7 @@ ON_NUMBERS: tuple[Callable[[Any, Any], Any], ...] = (
     operator.truediv,
 )
 ON_TRUTHS = (operator.and_, operator.or_)
+DECISIONS = ("guard_bool", "guard_or_false", "guard_or_true")
 
 
 def symbols(shape_env: ShapeEnv, hints: tuple[int, ...] = SIZES) -> list[SymInt]:
@@ -86,7 +87,8 @@ def computed(numbers: list[Any], steps: list[tuple[int, int, int, bool]]) -> lis
         if isinstance(result, SymBool):
             truths.append(result)
             if decides:
-                seen.append(bool(result))
+                method = DECISIONS[left % len(DECISIONS)]
+                seen.append(getattr(result.node, method)("", 0))
         elif isinstance(result, SymInt) and abs(result.node.hint) < 10**6:
             values.append(result)
     return [*seen, *map(look, values)]
@@ -136,6 +138,74 @@ def test_an_operation_is_asked_once_and_gives_a_number_of_its_own_each_time(
     sums = [product + 1 for product in products]
     assert seen == [operator.mul, operator.add]
     assert len({str(each) for each in sums}) == 1
+
+
+@pytest.mark.parametrize("decide", [*DECISIONS, "expect_true"])
+def test_a_decision_is_asked_once(decide: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = ShapeEnv()
+    _, (one, other, _) = remembering(env)
+    seen: list[Any] = []
+    evaluate = ShapeEnv.evaluate_sym_node
+    monkeypatch.setattr(
+        ShapeEnv,
+        "evaluate_sym_node",
+        lambda self, node, *args, **kwargs: (
+            seen.append(node.expr) or evaluate(self, node, *args, **kwargs)
+        ),
+    )
+    conditions = [one < other for _ in range(3)]
+    assert [getattr(condition.node, decide)("", 0) for condition in conditions] == [True] * 3
+    assert len(seen) == 1
+    assert [str(guard.expr) for guard in env.guards] == [str(conditions[0].node.expr)]
+
+
+def test_how_it_was_asked_is_part_of_a_decision() -> None:
+    def guards(number: SymInt) -> list[str]:
+        condition = 64 * (number // 4) != 0
+        for decide in (*DECISIONS, "expect_true") * 2:
+            assert getattr(condition.node, decide)("", 0)
+        return [str(guard.expr) for guard in number.node.shape_env.guards]
+
+    expected = guards(symbols(ShapeEnv())[0])
+    assert len(expected) > len(set(expected))
+    assert guards(remembering(ShapeEnv())[1][0]) == expected
+
+
+@pytest.mark.parametrize("decide", DECISIONS)
+def test_a_decision_without_a_guard_is_no_decision(decide: str) -> None:
+    env = ShapeEnv()
+    _, (one, other, _) = remembering(env)
+    with env.suppress_guards():
+        assert getattr((one < other).node, decide)("", 0)
+    assert not env.guards
+    assert getattr((one < other).node, decide)("", 0)
+    assert len(env.guards) == 1
+    with env.suppress_guards():
+        assert getattr((one < other).node, decide)("", 0)
+
+
+@pytest.mark.parametrize(("decide", "usual"), [("guard_or_false", False), ("guard_or_true", True)])
+def test_a_decision_without_example_sizes_is_another(decide: str, usual: bool) -> None:
+    env = ShapeEnv()
+    _, (one, other, _) = remembering(env)
+    condition = (one < other) if not usual else (other < one)
+    with torch.fx.experimental._config.patch(backed_size_oblivious=True):
+        assert getattr(condition.node, decide)("", 0) is usual
+    assert getattr(condition.node, decide)("", 0) is not usual
+
+
+def test_an_expectation_of_what_nobody_knows_is_checked_when_the_program_runs() -> None:
+    def asserts(adopt: Callable[[SymNode], None], env: ShapeEnv) -> list[str]:
+        number = env.create_unbacked_symint()
+        adopt(number.node)
+        for _ in range(2):
+            assert (number > 3).node.expect_true("", 0)
+        return [str(each.expr) for found in env.deferred_runtime_asserts.values() for each in found]
+
+    env = ShapeEnv()
+    expected = asserts(lambda node: None, ShapeEnv())
+    assert len(expected) == 1
+    assert asserts(Arithmetic(env).adopt, env) == expected
 
 
 def test_hints_are_part_of_what_is_remembered() -> None:

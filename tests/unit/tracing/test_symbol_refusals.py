@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -40,17 +41,75 @@ def indexes(x: Tensor) -> Tensor:
     return torch.arange(9)[: [1, 2, 3][number_in(x)]]
 
 
-@pytest.mark.parametrize("function", [branches, branches_and_goes_on, specializes, indexes])
-def test_a_decision_by_a_number_without_a_value(function: Callable[..., Any]) -> None:
-    with pytest.raises(DataDependentError, match=r"u0 .*_local_scalar_dense") as raised:
-        hopyard.make_fx(function, tracing_mode="symbolic")(torch.tensor(4))
-    assert "torch._check" in raised.value.hint
+def branches_in_a_body(x: Tensor) -> Any:
+    def body(x: Tensor) -> Any:
+        try:
+            return (x + 1,) if number_in(x) > 3 else (x * 3,)
+        except Exception:  # noqa: BLE001
+            return (x * 2,)
+
+    return torch.ops.higher_order.cond(x > 0, body, lambda x: (x - 1,), (x,))
+
+
+def asserts(x: Tensor) -> Tensor:
+    number = number_in(x)
+    assert number > 2
+    return torch.ones(3) * number
+
+
+def repeats(x: Tensor) -> Tensor:
+    for _ in range(number_in(x)):
+        x = x + 1
+    return x
+
+
+@pytest.mark.parametrize("pre_dispatch", [False, True])
+@pytest.mark.parametrize(
+    ("function", "hint"),
+    [
+        (branches, r"torch._check\(u0 > 3\).*torch._check\(u0 >= 2\)"),
+        (branches_and_goes_on, r"torch._check\(u0 > 3\)"),
+        (asserts, r"torch._check\(u0 > 2\)"),
+        (specializes, "pass it as an integer"),
+        (indexes, "pass it as an integer"),
+        (repeats, "pass it as an integer"),
+    ],
+)
+def test_a_decision_by_a_number_without_a_value(
+    function: Callable[..., Any], hint: str, pre_dispatch: bool
+) -> None:
+    reading = "item" if pre_dispatch else "_local_scalar_dense"
+    with pytest.raises(DataDependentError, match=f"u0 .*{reading}") as raised:
+        hopyard.make_fx(function, tracing_mode="symbolic", pre_dispatch=pre_dispatch)(
+            torch.tensor(4)
+        )
+    assert re.search(hint, raised.value.hint)
     assert raised.value.location is not None
     assert raised.value.location.file == __file__
     assert raised.value.location.function == function.__name__
     assert isinstance(raised.value.__cause__, GuardOnDataDependentSymNode)
     assert raised.value.partial_graph is not None
-    assert "_local_scalar_dense" in [node.name for node in raised.value.partial_graph.nodes]
+    assert reading in [node.name for node in raised.value.partial_graph.nodes]
+
+
+@pytest.mark.parametrize("pre_dispatch", [False, True])
+def test_a_body_cannot_swallow_the_refusal(pre_dispatch: bool) -> None:
+    with pytest.raises(DataDependentError, match="u0 > 3") as raised:
+        hopyard.make_fx(branches_in_a_body, tracing_mode="symbolic", pre_dispatch=pre_dispatch)(
+            torch.tensor(4)
+        )
+    assert raised.value.location is not None
+    assert raised.value.location.function.endswith("body")
+    assert raised.value.partial_graph is not None
+
+
+def test_a_truth_value_has_no_range_to_declare() -> None:
+    def function(x: Tensor) -> Tensor:
+        return x if x > 3 else x + 1
+
+    with pytest.raises(DataDependentError, match="u0 is from 0 to 1") as raised:
+        hopyard.make_fx(function, tracing_mode="symbolic")(torch.tensor(4))
+    assert ">= 2" not in raised.value.hint
 
 
 def test_a_promise_decides() -> None:
@@ -108,19 +167,67 @@ def test_a_promise_that_cannot_be(function: Callable[..., Any], promise: str, kn
     assert raised.value.partial_graph is not None
 
 
-def test_a_number_from_elsewhere_names_the_missing_symbol() -> None:
+def multiplied(x: Tensor, size: Any) -> Tensor:
+    return torch.ones(size * 2) + x[0, 0]
+
+
+def as_an_argument(x: Tensor, size: Any) -> Tensor:
+    return x.new_zeros(size)
+
+
+def added_in_vain(x: Tensor, size: Any) -> Tensor:
+    _ = x.shape[0] + size
+    return x
+
+
+def multiplied_and_goes_on(x: Tensor, size: Any) -> Tensor:
+    try:
+        return x.new_zeros(size * 2)
+    except Exception:  # noqa: BLE001
+        return x
+
+
+def added_and_goes_on(x: Tensor, size: Any) -> Tensor:
+    try:
+        count = size + x.shape[0]
+    except Exception:  # noqa: BLE001
+        count = 3
+    return x.new_zeros(count)
+
+
+def as_an_argument_and_goes_on(x: Tensor, size: Any) -> Tensor:
+    try:
+        return x.new_zeros(size)
+    except Exception:  # noqa: BLE001
+        return x
+
+
+@pytest.mark.parametrize("pre_dispatch", [False, True])
+@pytest.mark.parametrize(
+    "program",
+    [
+        multiplied,
+        as_an_argument,
+        added_in_vain,
+        multiplied_and_goes_on,
+        added_and_goes_on,
+        as_an_argument_and_goes_on,
+    ],
+)
+def test_a_number_from_elsewhere_names_the_missing_symbol(program: Any, pre_dispatch: bool) -> None:
     fake = FakeTensorMode(shape_env=ShapeEnv())
     given, hidden = fake.from_tensor(torch.ones(4, 5)), fake.from_tensor(torch.ones(7, 9))
-    size = hidden.shape[0] * 2
+    size = hidden.shape[0]
 
     def function(x: Tensor) -> Tensor:
-        return torch.ones(size) + x[0, 0]
+        result: Tensor = program(x, size)
+        return result
 
-    missing = str(hidden.shape[0])
-    with pytest.raises(UnsupportedError, match=f"no input or operator gives {missing}") as raised:
-        hopyard.make_fx(function, tracing_mode="symbolic")(given)
+    with pytest.raises(UnsupportedError, match=f"no input or operator gives {size}") as raised:
+        hopyard.make_fx(function, tracing_mode="symbolic", pre_dispatch=pre_dispatch)(given)
     assert raised.value.location is not None
-    assert raised.value.location.function.endswith("function")
+    assert raised.value.location.function == program.__name__
+    assert "pass it as an input" in raised.value.hint
     assert raised.value.partial_graph is not None
 
 

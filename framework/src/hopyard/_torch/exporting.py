@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from torch._export.passes.replace_autocast_with_hop_pass import (
+    replace_autocast_with_hop_pass as autocast_to_regions,
+)
+from torch._export.passes.replace_set_grad_with_hop_pass import (
+    replace_set_grad_with_hop_pass as grad_modes_to_regions,
+)
 from torch.export.dynamic_shapes import _DerivedDim as DerivedDim
 from torch.fx.experimental.symbolic_shapes import DimDynamic as DimDynamic
 from torch.fx.experimental.symbolic_shapes import (
@@ -30,6 +36,8 @@ __all__ = [
     "DimDynamic",
     "StatelessSymbolicContext",
     "ValueRanges",
+    "autocast_to_regions",
+    "grad_modes_to_regions",
     "infinity",
     "insert_runtime_asserts",
     "rebind_unbacked",

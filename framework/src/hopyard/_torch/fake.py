@@ -19,6 +19,7 @@ from torch._ops import OpOverload as _OpOverload
 from torch._subclasses.fake_impls import _is_tensor_constructor as is_tensor_constructor
 from torch._subclasses.fake_impls import _like_tensor_constructors as like_constructors
 from torch._subclasses.fake_impls import fast_detach as fast_detach
+from torch._subclasses.fake_impls import get_fast_op_impls as fast_implementations
 from torch._subclasses.fake_impls import op_implementations_checks as fake_rules_by_kind
 from torch._subclasses.fake_impls import op_implementations_dict as fake_rules
 from torch._subclasses.fake_tensor import (
@@ -67,6 +68,7 @@ __all__ = [
     "fake_rules",
     "fake_rules_by_kind",
     "fast_detach",
+    "fast_implementations",
     "forbid_data_access",
     "has_fake_kernel",
     "is_decomposed_when_fake",

@@ -6,6 +6,7 @@ import logging as _logging
 from typing import Any as _Any
 
 from torch._logging import _internal as _logs
+from torch.fx.experimental import _config as _settings
 from torch.fx.experimental import sym_node as _sym_node
 from torch.fx.experimental.sym_node import SymNode as SymNode
 from torch.fx.experimental.sym_node import wrap_node as wrap_number
@@ -16,6 +17,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv as ShapeEnv
 from torch.fx.experimental.symbolic_shapes import (
     compute_unbacked_bindings as compute_unbacked_bindings,
 )
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols as free_unbacked_symbols
 from torch.fx.experimental.symbolic_shapes import is_accessor_node as is_accessor_node
 from torch.fx.experimental.symbolic_shapes import statically_known_true as statically_known_true
 from torch.fx.passes.runtime_assert import (
@@ -32,6 +34,18 @@ def input_source(name: str) -> _Any:
     return ConstantSource(name)
 
 
+def size_source(source: _Any, index: int) -> _Any:
+    """Return where the size of a dimension of a tensor from `source` comes from."""
+    from torch._dynamo.source import TensorProperty, TensorPropertySource
+
+    return TensorPropertySource(source, TensorProperty.SIZE, index)
+
+
+def is_decided_statically() -> bool:
+    """Say whether questions with a usual answer are decided without looking at example sizes."""
+    return bool(_settings.backed_size_oblivious)
+
+
 def is_arithmetic_logged() -> bool:
     """Say whether each operation on symbolic numbers is written to a log."""
     return _logs.GET_DTRACE_STRUCTURED or _sym_node.sym_node_log.isEnabledFor(_logging.DEBUG)
@@ -43,10 +57,13 @@ __all__ = [
     "SymNode",
     "compute_unbacked_bindings",
     "expression_handlers",
+    "free_unbacked_symbols",
     "input_source",
     "insert_deferred_runtime_asserts",
     "is_accessor_node",
     "is_arithmetic_logged",
+    "is_decided_statically",
+    "size_source",
     "statically_known_true",
     "wrap_number",
 ]

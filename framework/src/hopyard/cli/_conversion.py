@@ -174,6 +174,7 @@ def _capture(session: Session, target: Target, dynamic_shapes: Any) -> Program:
                 target.kwargs,
                 dynamic_shapes=dynamic_shapes,
                 modes=modes,
+                record_module_stack=bool(modes),
             )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ..errors import HopyardError, UsageError
-from . import _check, _hazards, _hooks, _hops, _passes, _plugins, _run, _show
+from . import _check, _hazards, _hooks, _hops, _new_plugin, _passes, _plugins, _run, _show
 from ._answer import Answer, to_json
 from ._console import PROGRAM, complain
 from ._factory import FactoryError
@@ -73,6 +73,7 @@ def _parser() -> Parser:
         ("passes", commands, _passes),
         ("hazards", commands, _hazards),
         ("hooks", commands, _hooks),
+        ("new-plugin", commands, _new_plugin),
         ("run", commands, _run),
         ("show", commands, _show),
     ):

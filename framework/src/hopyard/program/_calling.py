@@ -116,11 +116,13 @@ class InputLeaf:
         path: How a user would write it, for example `batch['mask']`.
         name: The path as an identifier, for the graph's placeholder.
         expected: A :class:`TensorType`, or the value itself, which the capture specialised on.
+        source: How torch writes it in the conditions that an exported program checks.
     """
 
     path: str
     name: str
     expected: Any
+    source: str = ""
 
 
 class CheckedCall(NamedTuple):
@@ -250,7 +252,7 @@ def describe_inputs(
                 stage="capture",
             )
         expected = TensorType.of(value) if isinstance(value, Tensor) else value
-        leaves.append(InputLeaf(written, _identifier(written), expected))
+        leaves.append(InputLeaf(written, _identifier(written), expected, _source(path)))
     return tuple(leaves), [value for _, value in with_paths], spec
 
 
@@ -283,6 +285,12 @@ def _written(path: Sequence[Any], names: Sequence[str]) -> str:
     is_positional = kind.idx == 0
     head = names[first.idx] if is_positional else str(first.key)
     return head + str(keystr(tuple(rest)))
+
+
+def _source(path: Sequence[Any]) -> str:
+    kind, first, *rest = path
+    head = f"arg_{first.idx}" if kind.idx == 0 else str(first.key)
+    return f"L[{head!r}]{keystr(tuple(rest))}"
 
 
 def _identifier(path: str) -> str:

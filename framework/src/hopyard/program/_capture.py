@@ -19,13 +19,15 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 from torch.fx import Graph, GraphModule, Node
+from torch.nn import Module
 
 from hopyard_hookspecs import CaptureRequest, Finding
 
-from .._torch.fake import FakeTensor, FakeTensorMode
+from .._torch.fake import FakeTensor, FakeTensorMode, is_fake
 from ..errors import UnsupportedError
 from ..tracing import (
     DecompositionTable,
+    ModulePaths,
     Placeholder,
     Tracer,
     TraceRuleFunction,
@@ -33,20 +35,24 @@ from ..tracing import (
     UserTraces,
     fake_mode_for,
     fakify,
+    refuse_hidden_tensors,
 )
 from ._calling import CallingConvention, InputLeaf, describe_inputs, is_expanded, parameter_names
 from ._dynamic import DynamicInputs, dimensions_asked
 from ._functional import PureFunction, State
 from ._functionalize import functionalize
+from ._hidden_writes import WHOLE
 from ._hoist import hoist_tensors, inline_numbers
 from ._libraries import without_libraries
-from ._lift import lift_tensors, split_mutations
+from ._lift import lift_held, split_mutations
 from ._manifest import Manifest
 from ._operands import distinct, operands_of, shared_write, written_operands
 from ._preserve import preserved, same_storage, surroundings_preserved
 from ._program import Program
 from ._ranges import check_promises, with_sizes
+from ._recurrent import LayerByLayer, may_drop_between_layers
 from ._targets import runnable
+from ._whole import with_regions
 
 if TYPE_CHECKING:
     from ..safeguards import Observer
@@ -63,6 +69,7 @@ class CaptureOptions:
         observer: Watches the program for safeguards; the innermost of the surroundings.
         findings: Filled by the observer.
         manifest: Versions of what captures.
+        record_module_stack: Whether nodes tell which modules they were made in.
     """
 
     manifest: Manifest
@@ -71,6 +78,7 @@ class CaptureOptions:
     surroundings: tuple[Callable[[], AbstractContextManager[Any]], ...] = ()
     observer: Observer | None = None
     findings: Sequence[Finding] = ()
+    record_module_stack: bool = False
 
 
 def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
@@ -91,14 +99,10 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
     count = len(state.all)
     operands = fakify([*given[:count], *dynamic.made(given[count:])], fake_mode)
     operands[count:] = [_dense(each, fake_mode) for each in operands[count:]]
-    tracing = TracingOptions(
-        tracing_mode="fake" if request.dynamic_shapes is None else "symbolic",
-        fake_mode=fake_mode,
-        decompositions=options.decompositions,
-        trace_rules=options.trace_rules,
-        stack_traces=UserTraces(capture.__code__),
-    )
+    tracing = _tracing_options(request, options, target, fake_mode)
     surroundings, program = _observed(pure, options, state, names)
+    if request.dynamic_shapes is not None and may_drop_between_layers(target):
+        surroundings = (LayerByLayer, *surroundings)
     tracer = Tracer(dataclasses.replace(tracing, surroundings=surroundings))
     name = getattr(target, "__name__", type(target).__name__)
     inputs = [*state.all, *(leaf.path for leaf in leaves)]
@@ -110,14 +114,20 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
             dynamic.watched(),
         ):
             traced = tracer.trace(program, operands, placeholders, name)
+        if request.pre_dispatch:
+            refuse_hidden_tensors(
+                traced, fakes=not any(map(is_fake, [*state.all.values(), *values]))
+            )
         graph_module = functionalize(traced, tracing)
+    if request.pre_dispatch:
+        graph_module = with_regions(graph_module)
 
     hoist_tensors(graph_module)
     inline_numbers(graph_module)
     symbols = dynamic.symbols()
     leaves = dynamic.leaves(operands[count:])
     specs = _input_specs(graph_module, state, leaves)
-    lifted = lift_tensors(graph_module, specs, fake_mode)
+    lifted = lift_held(graph_module, specs, fake_mode)
     ranges = check_promises(graph_module, fake_mode.shape_env)
     signature = split_mutations(graph_module, specs, pure.rebound)
     tensors = {**lifted.parameters, **state.all}
@@ -141,6 +151,25 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
         range_constraints=with_sizes(ranges, symbols),
         findings=options.findings,
         manifest=options.manifest,
+    )
+
+
+def _tracing_options(
+    request: CaptureRequest,
+    options: CaptureOptions,
+    target: Callable[..., Any],
+    fake_mode: FakeTensorMode,
+) -> TracingOptions:
+    whole = WHOLE if request.pre_dispatch else {}
+    has_modules = options.record_module_stack and isinstance(target, Module)
+    return TracingOptions(
+        tracing_mode="fake" if request.dynamic_shapes is None else "symbolic",
+        fake_mode=fake_mode,
+        decompositions={**whole, **options.decompositions},
+        trace_rules=options.trace_rules,
+        stack_traces=UserTraces(capture.__code__),
+        pre_dispatch=request.pre_dispatch,
+        module_paths=ModulePaths(target) if has_modules else None,  # type: ignore[arg-type]
     )
 
 

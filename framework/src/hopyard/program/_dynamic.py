@@ -187,9 +187,12 @@ class DynamicInputs:
                 self._decided_at.setdefault(guard.expr, current_location())
             return result
 
+        from .._torch.compiler import reports_without_guards
+
         vars(shape_env)["evaluate_sym_node"] = noting
         try:
-            yield
+            with reports_without_guards(shape_env):
+                yield
         finally:
             del vars(shape_env)["evaluate_sym_node"]
             if around is not None:
@@ -213,6 +216,7 @@ class DynamicInputs:
         for dimension in self._dimensions:
             if not dimension.may_be_fixed:
                 self._refuse_fixed(dimension)
+        self._refuse_narrowed()
         free = {symbol for each in self._dimensions for symbol in self._now(each).free_symbols}
         ranges = tuple(self._range(symbol) for symbol in sorted(free, key=str))
         conditions = dict.fromkeys(
@@ -234,7 +238,7 @@ class DynamicInputs:
         ]
         made: Tensor = self._fake_mode.from_tensor(
             value.detach().requires_grad_(value.requires_grad),
-            source=input_source(leaf.name),
+            source=input_source(leaf.source),
             symbolic_context=StatelessSymbolicContext(dynamic_sizes=sizes),
         )
         for index, dimension in asked.items():
@@ -329,13 +333,60 @@ class DynamicInputs:
         fixed = self._now(dimension)
         if fixed.free_symbols:
             return
+        raise self._refusal(
+            dimension,
+            f"was to be dynamic, but the program only works for {fixed}",
+            "make the program independent of this size, or ask for Dim.STATIC or Dim.AUTO",
+        )
+
+    def _refuse_narrowed(self) -> None:
+        """Refuse sizes of a name that are not as many, or not as free of others, as was asked."""
+        by_size: dict[sympy.Basic, Dimension] = {}
+        for dimension in self._dimensions:
+            if not isinstance(dimension.asked, Dim) or isinstance(dimension.asked, DerivedDim):
+                continue
+            size = self._now(dimension)
+            other = by_size.setdefault(size, dimension)
+            name, other_name = dimension.asked.__name__, other.asked.__name__
+            if name != other_name:
+                raise self._refusal(
+                    dimension,
+                    f"was to be {name}, but the program only works if it is {other_name}",
+                    "use one Dim for both, or ask for Dim.AUTO",
+                )
+            known = self._shape_env.var_to_range.get(size)
+            if known is None:
+                continue
+            least, greatest = dimension.limits
+            is_lower = known.upper.is_Integer and (greatest is None or known.upper < greatest)
+            if is_lower or known.lower > max(least, 2):
+                bounds = f"{known.lower} <= {name}" + (f" <= {known.upper}" if is_lower else "")
+                raise self._refusal(
+                    dimension,
+                    f"was to be {name}, but the program only works for {bounds}",
+                    "give the Dim this range, or ask for Dim.AUTO",
+                    is_alone=True,
+                )
+
+    def _refusal(
+        self, dimension: Dimension, problem: str, hint: str, *, is_alone: bool = False
+    ) -> UnsupportedError:
+        """Return an error that tells by which line the capture decided.
+
+        Args:
+            dimension: Of which the error speaks.
+            problem: What is wrong with it.
+            hint: What to do.
+            is_alone: Whether no other dimension has a part in it.
+        """
         symbol = dimension.number.node._expr if isinstance(dimension.number, SymInt) else None
         guards = [each for each in self._shape_env.guards if symbol in each.expr.free_symbols]
+        if is_alone:
+            guards = [each for each in guards if len(each.expr.free_symbols) == 1] or guards
         cause = guards[-1] if guards else None
-        raise UnsupportedError(
-            f"{dimension.name} was to be dynamic, but the program only works for {fixed}"
-            + (f": it decides by {cause.expr}" if cause else ""),
-            hint="make the program independent of this size, or ask for Dim.STATIC or Dim.AUTO",
+        return UnsupportedError(
+            f"{dimension.name} {problem}" + (f": it decides by {cause.expr}" if cause else ""),
+            hint=hint,
             stage="capture",
             location=self._decided_at.get(cause.expr) if cause else None,
         )

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import SymInt, Tensor
 from torch.export import ExportedProgram
 from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
 from torch.export.graph_signature import InputKind
@@ -69,7 +69,7 @@ def to_exported_program(program: Program) -> ExportedProgram:
 
 
 def _example_inputs(program: Program) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """Return inputs of zeros, which torch's compilers ask for; None if sizes are dynamic."""
+    """Return inputs of zeros, which torch's compilers ask for; None if no sizes are known."""
     placeholders = {node.name: node for node in program.graph.find_nodes(op="placeholder")}
     leaves: list[Any] = []
     for spec in program.signature.input_specs:
@@ -77,13 +77,17 @@ def _example_inputs(program: Program) -> tuple[tuple[Any, ...], dict[str, Any]] 
             continue
         value = placeholders[spec.arg.name].meta["val"]
         if isinstance(value, Tensor):
-            # With examples, torch looks for the guards of dynamic sizes under other names.
-            if value._has_symbolic_sizes_strides:
+            shape: list[Any] = [_hint(each) for each in value.shape]
+            if None in shape:
                 return None
-            value = torch.zeros(value.shape, dtype=value.dtype, device=value.device)
+            value = torch.zeros(shape, dtype=value.dtype, device=value.device)
         leaves.append(value)
     args, kwargs = tree_unflatten(leaves, program.convention.in_spec)
     return args, kwargs
+
+
+def _hint(size: int | SymInt) -> Any:
+    return size.node.hint if isinstance(size, SymInt) else size
 
 
 def from_exported_program(
@@ -97,7 +101,7 @@ def from_exported_program(
         copy: Whether to leave its graph alone, since somebody else has it.
 
     Raises:
-        ProgramError: It has dynamic shapes, tokens or custom objects.
+        ProgramError: It has effect tokens.
     """
     from ._program import Program
 
@@ -109,13 +113,14 @@ def from_exported_program(
         InputKind.PARAMETER,
         InputKind.BUFFER,
         InputKind.CONSTANT_TENSOR,
+        InputKind.CUSTOM_OBJ,
         InputKind.USER_INPUT,
     )
     for spec in signature.input_specs:
         if spec.kind not in known:
             raise ProgramError(
                 f"the exported program has an input of kind {spec.kind.name}",
-                hint="export it without custom objects and effect tokens",
+                hint="export it without effect tokens",
                 stage="from_exported_program",
             )
     placeholders = {node.name: node for node in graph_module.graph.find_nodes(op="placeholder")}
@@ -141,7 +146,7 @@ def from_exported_program(
     constants = {
         str(spec.target): exported.constants[str(spec.target)]
         for spec in signature.input_specs
-        if spec.kind is InputKind.CONSTANT_TENSOR
+        if spec.kind in (InputKind.CONSTANT_TENSOR, InputKind.CUSTOM_OBJ)
     }
     return Program(
         graph_module,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,9 +11,12 @@ import torch
 from torch.fx import GraphModule, Interpreter, Node
 
 from .._torch.exporting import rebind_unbacked
-from ..tracing import Placeholder, Tracer, TracingOptions, UserTraces
+from ..errors import UnsupportedError
+from ..tracing import Placeholder, Tracer, TracingOptions, node_location
 from ._hidden_writes import declare_writes
 from ._plain_writes import is_write, remove_plain_writes
+
+aten = torch.ops.aten
 
 
 def written_nodes(graph_module: GraphModule) -> Iterator[tuple[str, Node]]:
@@ -32,6 +37,7 @@ def functionalize(graph_module: GraphModule, options: TracingOptions) -> GraphMo
     is not run again.
     """
     declare_writes(graph_module)
+    _leave_constants_attached(graph_module)
     regions = {region for region, _ in written_nodes(graph_module)}
     if not regions:
         return graph_module
@@ -42,16 +48,20 @@ def functionalize(graph_module: GraphModule, options: TracingOptions) -> GraphMo
         graph_module, options.fake_mode, options.decompositions
     ):
         return graph_module
+    if options.pre_dispatch:
+        _refuse_above_autograd(graph_module)
     nodes = graph_module.graph.find_nodes(op="placeholder")
     placeholders = [Placeholder(str(node.target), node.args) for node in nodes]
-    interpreter = _Replay(graph_module, options)
+    # Nodes take over where they come from; the modules of the program are not called again.
+    tracer = Tracer(dataclasses.replace(options, stack_traces=None, module_paths=None))
+    interpreter = _Replay(graph_module, tracer)
 
     def replay(*values: Any) -> Any:
         return interpreter.run(*values, enable_io_processing=False)
 
     function = torch.func.functionalize(replay, remove="mutations")
     with torch.no_grad():
-        pure: GraphModule = Tracer(options).trace(
+        pure: GraphModule = tracer.trace(
             function,
             [node.meta.get("val") for node in nodes],
             placeholders,
@@ -59,6 +69,26 @@ def functionalize(graph_module: GraphModule, options: TracingOptions) -> GraphMo
         )
     _rename_symbols(pure, options)
     return pure
+
+
+def _leave_constants_attached(graph_module: GraphModule) -> None:
+    """Drop what `torch.tensor` does above autograd to detach a tensor that is new."""
+    for node in graph_module.graph.find_nodes(op="call_function", target=aten.detach_.default):
+        constant = node.args[0]
+        if isinstance(constant, Node) and constant.target is aten.lift_fresh_copy.default:
+            node.replace_all_uses_with(constant)
+            graph_module.graph.erase_node(node)
+
+
+def _refuse_above_autograd(graph_module: GraphModule) -> None:
+    _, node = next(written_nodes(graph_module))
+    raise UnsupportedError(
+        f"the program changes tensors that have views in place, {node.target} among other ways, "
+        "which a pure graph above autograd cannot express",
+        hint="return new values instead of writing them, or capture without pre_dispatch",
+        stage="capture",
+        location=node_location(node),
+    )
 
 
 def _rename_symbols(graph_module: GraphModule, options: TracingOptions) -> None:
@@ -75,27 +105,28 @@ def _rename_symbols(graph_module: GraphModule, options: TracingOptions) -> None:
             node.meta["unbacked_bindings"] = renamed
 
 
+_ORIGIN = ("stack_trace", "nn_module_stack", "torch_fn")
+
+
 class _Replay(Interpreter):
     """Runs a graph.
 
-    What is recorded meanwhile keeps the source lines of the node that runs, and numbers that are
-    only known when the program runs are the ones they were.
+    What is recorded meanwhile keeps the source lines and modules of the node that runs, and numbers
+    that are only known when the program runs are the ones they were.
     """
 
-    def __init__(self, graph_module: GraphModule, options: TracingOptions) -> None:
+    def __init__(self, graph_module: GraphModule, tracer: Tracer) -> None:
         super().__init__(graph_module)
-        traces = options.stack_traces
-        self._stack_traces = traces if isinstance(traces, UserTraces) else None
-        self._shape_env = None if options.fake_mode is None else options.fake_mode.shape_env
+        self._recorded = tracer.recorder.graph.nodes
+        self._shape_env = tracer.shape_env
 
     def run_node(self, n: Node) -> Any:
-        if self._stack_traces is not None:
-            self._stack_traces.inherited = n.meta.get("stack_trace", "")
-        try:
-            result = super().run_node(n)
-        finally:
-            if self._stack_traces is not None:
-                self._stack_traces.inherited = None
+        last = next(iter(reversed(self._recorded)), None)
+        result = super().run_node(n)
+        origin = {key: n.meta[key] for key in _ORIGIN if key in n.meta}
+        for node in itertools.takewhile(lambda each: each is not last, reversed(self._recorded)):
+            if node.op != "placeholder":
+                node.meta.update(origin)
         if "unbacked_bindings" in n.meta:
             rebind_unbacked(self._shape_env, n, result)
         return result

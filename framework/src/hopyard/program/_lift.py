@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import SymBool, SymFloat, SymInt, Tensor
+from torch import ScriptObject, SymBool, SymFloat, SymInt, Tensor
 from torch.export.graph_signature import (
     ArgumentSpec,
     ConstantArgument,
+    CustomObjArgument,
     ExportGraphSignature,
     InputKind,
     InputSpec,
@@ -38,6 +39,7 @@ _ORDER = (
     InputKind.PARAMETER,
     InputKind.BUFFER,
     InputKind.CONSTANT_TENSOR,
+    InputKind.CUSTOM_OBJ,
     InputKind.USER_INPUT,
 )
 
@@ -60,25 +62,28 @@ class Lifted(NamedTuple):
 
     Attributes:
         parameters: They are trained with the module's own.
-        constants: Other tensors.
+        constants: Other tensors, and objects of classes that are registered with torch.
     """
 
     parameters: dict[str, Tensor]
-    constants: dict[str, Tensor]
+    constants: dict[str, Any]
 
 
-def lift_tensors(
+def lift_held(
     graph_module: GraphModule, specs: list[InputSpec], fake_mode: FakeTensorMode
 ) -> Lifted:
-    """Turn tensors that the graph reads from its module into placeholders before the inputs."""
+    """Turn tensors and objects that the graph reads from its module into placeholders."""
     graph = graph_module.graph
     lifted = Lifted({}, {})
     placeholders: dict[int, Node] = {}
     for node in graph.find_nodes(op="get_attr"):
         value = getattr(graph_module, str(node.target))
-        if not isinstance(value, Tensor):
+        if isinstance(value, ScriptObject):
+            if id(value) not in placeholders:
+                placeholders[id(value)] = _lift_object(graph_module, specs, value, lifted)
+        elif not isinstance(value, Tensor):
             continue
-        if id(value) not in placeholders:
+        elif id(value) not in placeholders:
             is_parameter = isinstance(value, Parameter)
             kind = InputKind.PARAMETER if is_parameter else InputKind.CONSTANT_TENSOR
             tensors = lifted.parameters if is_parameter else lifted.constants
@@ -91,6 +96,21 @@ def lift_tensors(
         graph.erase_node(node)
     drop_unused_attributes(graph_module)
     return lifted
+
+
+def _lift_object(
+    graph_module: GraphModule, specs: list[InputSpec], value: ScriptObject, lifted: Lifted
+) -> Node:
+    count = sum(isinstance(each, ScriptObject) for each in lifted.constants.values())
+    name = f"lifted_object_{count}"
+    placeholder = _insert_placeholder(graph_module, specs, InputKind.CUSTOM_OBJ, name)
+    kind = value._type().qualified_name()
+    argument = CustomObjArgument(placeholder.name, kind)
+    placeholder.meta["val"] = argument
+    index = next(i for i, spec in enumerate(specs) if spec.target == name)
+    specs[index] = InputSpec(InputKind.CUSTOM_OBJ, argument, name)
+    lifted.constants[name] = value
+    return placeholder
 
 
 def split_mutations(

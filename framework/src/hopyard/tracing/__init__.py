@@ -48,11 +48,13 @@ from .bridge._regions import Region as Region
 from .bridge._regions import drop_unused_attributes as drop_unused_attributes
 from .bridge._regions import lift_captured as lift_captured
 from .bridge._regions import nest_inputs as nest_inputs
+from .predispatch._hidden import refuse_hidden_tensors as refuse_hidden_tensors
 from .provenance._functions import FunctionMode as FunctionMode
 from .provenance._functions import function_mode_removed as function_mode_removed
 from .provenance._locations import current_location as current_location
 from .provenance._locations import node_location as node_location
 from .provenance._locations import raising_location as raising_location
+from .provenance._module_stack import ModulePaths as ModulePaths
 from .provenance._stack_traces import ForwardTraces as ForwardTraces
 from .provenance._stack_traces import StackTraces as StackTraces
 from .provenance._stack_traces import UserTraces as UserTraces

@@ -20,6 +20,7 @@ from .._torch.symbolic import ShapeEnv, input_source
 from ..errors import UnsupportedError, UsageError
 from ._techniques import Techniques
 from .memory._fakes import FakeFactory
+from .memory._leaves import SymbolicLeaves
 
 
 def fake_mode_for(
@@ -93,13 +94,19 @@ def symbolize(
     Raises:
         UnsupportedError: Nobody can make one of them fake.
     """
+
+    def convert(tensor: Tensor, source: Any) -> Tensor:
+        return _converted(tensor, fake_mode, source=source)
+
+    if Techniques.chosen().direct_inputs and SymbolicLeaves.suits(fake_mode):
+        convert = SymbolicLeaves(fake_mode, convert).make
     made: list[Any] = []
     count = 0
     for value in values:
         source = input_source(f"input{count}")
         if isinstance(value, Tensor):
             count += 1
-            made.append(_converted(value, fake_mode, source=source))
+            made.append(convert(value, source))
         elif integers and type(value) is int:
             made.append(_symbol(value, fake_mode.shape_env, source))
         else:

@@ -33,14 +33,10 @@ from .._torch.fake import (
 from .._torch.inductor import emulates_precision_casts
 from .._torch.proxies import ProxyTorchDispatchMode
 from .._torch.pytree import tree_flatten, tree_leaves
-from .._torch.symbolic import (
-    GuardOnDataDependentSymNode,
-    SymNode,
-    is_accessor_node,
-    wrap_number,
-)
+from .._torch.symbolic import GuardOnDataDependentSymNode, SymNode, is_accessor_node
 from ..errors import CaptureError, DataDependentError, UnsupportedError
 from ._explanations import note_failure
+from ._infrastructure import Infrastructure
 from .bridge._torch_tracer import TorchTracer
 from .memory._calls import Call, FakeCalls, RealCalls
 from .memory._operators import needs_exact_strides
@@ -82,7 +78,7 @@ def _number_of_elements(tensor: Tensor) -> int:
     return functools.reduce(operator.mul, tensor.shape, 1)
 
 
-class TracingMode(ProxyTorchDispatchMode):
+class TracingMode(Infrastructure, ProxyTorchDispatchMode):
     """Records operators in the order in which they are dispatched.
 
     It sits in torch's proxy slot, below autograd and functorch and above fake tensors, where torch
@@ -112,16 +108,6 @@ class TracingMode(ProxyTorchDispatchMode):
         self._invoke_subgraph_cache: dict[Any, str] = {}
         self.calls = self._new_calls()
         self._displaced: list[TorchDispatchMode | None] = []
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # torch's wrapper for each operator costs more than a dispatch; see below.
-        return False
-
-    @classmethod
-    def is_infra_mode(cls) -> bool:
-        """True: user modes take precedence."""
-        return True
 
     def __enter__(self) -> TracingMode:
         self._displaced.append(unset_infra_mode(PROXY_SLOT))
@@ -175,8 +161,7 @@ class TracingMode(ProxyTorchDispatchMode):
             if type(left) is int and left == 1:
                 return right
         result = func(*args)
-        tracer = self._capture
-        tracer.recorder.symbols.record(func, args, result, lazily=tracer.enable_thunkify)
+        self._record_number(self._capture.recorder.symbols.record, func, args, result)
         return result
 
     def record_arithmetic(
@@ -186,21 +171,25 @@ class TracingMode(ProxyTorchDispatchMode):
         right: SymNode,
         compute: Callable[[Any, Any], SymNode],
     ) -> SymNode:
-        """Do as `__sym_dispatch__` does, for numbers that remember what they compute.
-
-        The left one is no plain number.
-        """
-        if function is operator.mul and right.constant == 1:
-            return left
+        """Do as `__sym_dispatch__` does, for numbers that remember what they compute."""
+        if function is operator.mul:
+            if right.constant == 1:
+                return left
+            if left.constant == 1:
+                return right
         result = compute(left, right)
-        tracer = self._capture
-        tracer.recorder.symbols.record(
-            function,
-            (wrap_number(left), wrap_number(right)),
-            wrap_number(result),
-            lazily=tracer.enable_thunkify,
+        self._record_number(
+            self._capture.recorder.symbols.record_operation, function, left, right, result
         )
         return result
+
+    def _record_number(self, record: Callable[..., None], *what: Any) -> None:
+        tracer = self._capture
+        try:
+            record(*what, lazily=tracer.enable_thunkify)
+        except CaptureError as error:
+            tracer.refuse(error)
+            raise
 
     def __torch_dispatch__(
         self,

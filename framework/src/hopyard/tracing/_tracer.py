@@ -364,7 +364,7 @@ class Tracer:
                 stack.enter_context(_grad_mode_restored())
             stack.enter_context(_autocast_cache_disabled())
             if self._outer is None:
-                stack.enter_context(undecidable_reported(self.shape_env, self._refuse))
+                stack.enter_context(undecidable_reported(self.shape_env, self.refuse))
             if self.options.fake_mode is not None:
                 stack.enter_context(self.options.fake_mode)
                 # Above autograd the tracer sees an operator once; the fake mode sees what it calls,
@@ -381,7 +381,8 @@ class Tracer:
                 stack.enter_context(enable_python_dispatcher())
             yield
 
-    def _refuse(self, error: Exception) -> None:
+    def refuse(self, error: Exception) -> None:
+        """Let the capture fail for a reason, even if the program catches the error."""
         self.refusal = self.refusal or error
 
     @contextmanager

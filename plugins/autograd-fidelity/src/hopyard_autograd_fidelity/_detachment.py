@@ -113,9 +113,14 @@ def _suspect(call: ObservedCall, what: str) -> Suspicion | None:
 
 
 def _uses(node: Node, call: ObservedCall, recording: Recording) -> list[Node]:
-    """Return what uses `node` after a call; the output is a use."""
+    """Return what uses `node` after a call, to some effect; the output is a use."""
     later: list[Any] = [*recording.between(call.moment), recording.graph.output_node()]
-    return [each for each in later if node in each.all_input_nodes]
+    return [each for each in later if node in each.all_input_nodes and _matters(each)]
+
+
+def _matters(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return bool(node.users) or node.op == "output" or (schema is not None and schema.is_mutable)
 
 
 def _after(node: Node, recording: Recording) -> list[Node]:

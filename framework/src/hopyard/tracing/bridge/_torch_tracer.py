@@ -12,14 +12,15 @@ from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
-from torch.fx import Node, Proxy
+from torch.fx import Graph, Node, Proxy
 from torch.fx import Tracer as FxTracer
 from torch.nn import Module
 
 from ..._torch.proxies import TrackedTensor
 from ..recording._objects import is_object
 from ..recording._slots import Slot
-from ..symbols._tracker import SYMBOLIC, Deferred
+from ..symbols._deferred import Deferred, Thunk
+from ..symbols._tracker import SYMBOLIC
 
 if TYPE_CHECKING:
     from .._tracer import Tracer
@@ -51,7 +52,6 @@ class TorchTracer(FxTracer):
     def __init__(self, capture: Tracer) -> None:
         super().__init__(autowrap_modules=())  # type: ignore[arg-type]
         self.capture = capture
-        self.graph = capture.recorder.graph
         self.root = capture.recorder.root
         self.tensor_attrs = {}
         self.tensor_tracker = _Tensors(self)
@@ -61,6 +61,12 @@ class TorchTracer(FxTracer):
         # Who stands for the same real object is the recorder's to say.
         self._opaque_real_obj_proxy: dict[int, Proxy] = {}
         self.proxy_module_inputs = False
+
+    @property
+    def graph(self) -> Graph:  # type: ignore[override]
+        """The graph so far, complete from now on: unused numbers enter it as well."""
+        self.capture.recorder.symbols.write_all()
+        return self.capture.recorder.graph
 
     @property
     def enable_thunkify(self) -> bool:
@@ -81,7 +87,8 @@ class TorchTracer(FxTracer):
         type_expr: Any | None = None,
     ) -> Node:
         """Add a node and write on it where it comes from."""
-        node = self.graph.create_node(kind, target, args, kwargs, name, type_expr)
+        graph = self.capture.recorder.graph
+        node = graph.create_node(kind, target, args, kwargs, name, type_expr)
         return self.capture.recorder.origin.mark(node)
 
     def get_fresh_qualname(self, prefix: str) -> str:
@@ -153,7 +160,7 @@ class _Numbers(MutableMapping[Any, LazyProxy]):
 
     def __setitem__(self, value: Any, thunk: Any) -> None:
         symbols = self._owner.capture.recorder.symbols
-        symbols.track(value, Deferred(lambda: thunk.force().node))
+        symbols.track(value, Thunk(lambda: thunk.force().node))
 
     def __contains__(self, value: object) -> bool:
         return self._owner.capture.recorder.symbols.knows(value)

@@ -34,6 +34,7 @@ from torch import (
     is_grad_enabled,
     is_inference_mode_enabled,
 )
+from torch.fx import Node
 from torch.nn import Parameter
 
 from ..._torch.dispatch import (
@@ -48,29 +49,18 @@ from ..._torch.dispatch import (
     registered_kernels,
 )
 from ..._torch.fake import FakeTensor, active_fake_mode
+from .._atoms import ATOMS
 from ..recording._recorder import Recorder
+from ..recording._slots import Slot
 from ..symbols._tracker import SYMBOLIC, is_symbolic
+from ._numbers import Numbers
 from ._operators import is_composite, is_predictable
 from ._propagation import MISSING, Propagation
 from ._recipes import Recipe, recipe_for
-from ._symbolic import Numbers, SymbolicMetadata, is_backed
+from ._symbolic import SymbolicMetadata, is_backed
 
 aten = torch.ops.aten
 
-_VALUES: Final = frozenset(
-    (
-        bool,
-        complex,
-        float,
-        int,
-        str,
-        torch.device,
-        torch.dtype,
-        torch.layout,
-        torch.memory_format,
-        type(None),
-    )
-)
 _MASK_TYPES: Final = (torch.bool, torch.int8, torch.uint8)
 
 
@@ -139,6 +129,12 @@ class _Calls:
         misses: Number of calls that were learned.
     """
 
+    _tensors: frozenset[type]
+    """The kinds of tensors that calls may have."""
+
+    _by_value: bool
+    """Whether results depend on arguments that are no tensors."""
+
     def __init__(self, recorder: Recorder, decompositions: Container[OpOverload] = ()) -> None:
         self._recorder = recorder
         self._slot_name = recorder.slots.attribute
@@ -175,8 +171,10 @@ class _Calls:
         if passed or numbers:
             numbers += passed
             key += self._knowledge()
-            first: dict[Any, int] = {}
-            key.append(tuple([first.setdefault(each.node, len(first)) for each in numbers]))
+            if passed or len(operands) > 1:
+                # The look of one operand tells that of its own numbers.
+                first: dict[Any, int] = {}
+                key.append(tuple([first.setdefault(each.node, len(first)) for each in numbers]))
         return Call(operator, tuple(key), tuple(lowered), keywords, operands, numbers, bool(passed))
 
     def _knowledge(self) -> tuple[Any, ...]:
@@ -195,7 +193,43 @@ class _Calls:
         numbers: list[Any],
         passed: list[Any],
     ) -> list[Any] | None:
-        """Append to `key` and `operands`; return the lowered values, or None for the long way."""
+        """Append to `key` and `operands`; return the lowered values, or None for the long way.
+
+        This loop runs for every operand of every operator; `make bench-trace` shows what it costs.
+        """
+        lowered: list[Any] = []
+        for value in values:
+            kind = type(value)
+            if kind in self._tensors:
+                node = self._operand(value, key, numbers)
+                if node is None:
+                    return None
+                operands.append(value)
+                lowered.append(node)
+            elif kind in ATOMS:
+                if self._by_value:
+                    key.append(kind)
+                    key.append(value)
+                lowered.append(value)
+            elif kind is list or kind is tuple or kind is torch.Size:
+                if self._by_value:
+                    key.append(kind)
+                    key.append(len(value))
+                items = self._scan(value, key, operands, numbers, passed)
+                if items is None:
+                    return None
+                lowered.append(items if kind is list else tuple(items))
+            elif kind in SYMBOLIC and self._by_value and is_backed(value):
+                key.append(kind)
+                key.append(value.node.expr)
+                passed.append(value)
+                lowered.append(value)
+            else:
+                return None
+        return lowered
+
+    def _operand(self, tensor: Tensor, key: list[Any], numbers: list[Any]) -> Node | None:
+        """Append what a tensor is to `key`; return its node, or None for the long way."""
         raise NotImplementedError
 
 
@@ -207,6 +241,9 @@ class FakeCalls(_Calls):
         decompositions: Operators that are not recorded as they are.
         propagation: Answers calls that were not seen before; None if the fake mode shall.
     """
+
+    _tensors = frozenset((FakeTensor,))
+    _by_value = True
 
     def __init__(
         self,
@@ -247,11 +284,7 @@ class FakeCalls(_Calls):
             return self._first(func, call, args, kwargs)
         self.hits += 1
         recorder = self._recorder
-        lowered, keywords = call.args, call.kwargs
-        if call.passed:
-            lowered = self._lowered(lowered)
-            keywords = keywords and {key: self._lowered(item) for key, item in keywords.items()}
-        node = recorder.write(func, lowered, keywords)
+        node = self._write(func, call)
         numbers = self._no_numbers if self._looks is None else Numbers(call.numbers)
         with disable_torch_dispatch():
             return recipe.make(recorder, call.operands, node, numbers)
@@ -261,18 +294,30 @@ class FakeCalls(_Calls):
     ) -> Any:
         """Record a call without the fake mode if it is simple enough, else :data:`MISSING`."""
         operator = call.operator
-        if self._propagation is None or operator.listed or call.numbers:
+        if self._propagation is None or operator.listed:
             return MISSING
         if operator.composite and autograd_would_have_decomposed(func, call.operands):
             return MISSING
+        # Before the operator runs: what it decides can make plain numbers of those it was given.
+        lowered, keywords = self._lowered_arguments(call)
         output = self._propagation.compute(func, args, kwargs)
         if output is MISSING:
             return MISSING
         recorder = self._recorder
-        node = recorder.write(func, call.args, call.kwargs)
+        node = recorder.write(func, lowered, keywords)
         recorder.track(output, node)
         self.learn(call, output)
         return output
+
+    def _write(self, func: OpOverload, call: Call) -> Node:
+        return self._recorder.write(func, *self._lowered_arguments(call))
+
+    def _lowered_arguments(self, call: Call) -> tuple[tuple[Any, ...], dict[str, Any] | None]:
+        args, kwargs = call.args, call.kwargs
+        if call.passed:
+            args = self._lowered(args)
+            kwargs = kwargs and {key: self._lowered(item) for key, item in kwargs.items()}
+        return args, kwargs
 
     def learn(self, call: Call, output: Any) -> None:
         """Remember what a call returned."""
@@ -296,63 +341,27 @@ class FakeCalls(_Calls):
             self._numbered = (number,)
         return self._numbered
 
-    def _scan(
-        self,
-        values: Sequence[Any],
-        key: list[Any],
-        operands: list[Tensor],
-        numbers: list[Any],
-        passed: list[Any],
-    ) -> list[Any] | None:
-        """Append to `key` and `operands`; return the lowered values, or None for the long way.
-
-        This loop runs for every operand of every operator; `make bench-trace` shows what it costs.
-        """
-        slot_name = self._slot_name
-        lowered: list[Any] = []
-        for value in values:
-            kind = type(value)
-            if kind is FakeTensor:
-                slot = value.__dict__.get(slot_name)
-                if slot is None or slot.constant is not None:
-                    return None
-                metadata = slot.metadata
-                if metadata is None:
-                    return None
-                if not metadata.still_describes(value):
-                    metadata = slot.metadata = self._recorder.values.metadata.of(value)
-                    if metadata is None:
-                        return None
-                if type(metadata) is SymbolicMetadata:
-                    assert self._looks is not None
-                    self._looks.refresh(metadata)
-                    key.append(metadata.look)
-                    key.append(value.is_inference())
-                    numbers += metadata.numbers
-                else:
-                    key.append(metadata)
-                key.append(value.requires_grad)
-                operands.append(value)
-                lowered.append(slot.node)
-            elif kind in _VALUES:
-                key.append(kind)
-                key.append(value)
-                lowered.append(value)
-            elif kind is list or kind is tuple or kind is torch.Size:
-                key.append(kind)
-                key.append(len(value))
-                items = self._scan(value, key, operands, numbers, passed)
-                if items is None:
-                    return None
-                lowered.append(items if kind is list else tuple(items))
-            elif kind in SYMBOLIC and is_backed(value):
-                key.append(kind)
-                key.append(value.node.expr)
-                passed.append(value)
-                lowered.append(value)
-            else:
+    def _operand(self, tensor: Tensor, key: list[Any], numbers: list[Any]) -> Node | None:
+        slot: Slot | None = tensor.__dict__.get(self._slot_name)
+        if slot is None or slot.constant is not None:
+            return None
+        metadata = slot.metadata
+        if metadata is None:
+            return None
+        if not metadata.still_describes(tensor):
+            metadata = slot.metadata = self._recorder.values.metadata.of(tensor)
+            if metadata is None:
                 return None
-        return lowered
+        if type(metadata) is SymbolicMetadata:
+            assert self._looks is not None
+            self._looks.refresh(metadata)
+            key.append(metadata.look)
+            key.append(tensor.is_inference())
+            numbers += metadata.numbers
+        else:
+            key.append(metadata)
+        key.append(tensor.requires_grad)
+        return slot.node
 
 
 class RealCalls(_Calls):
@@ -361,6 +370,9 @@ class RealCalls(_Calls):
     Their results are computed, not remembered; what is saved is finding out that they are plain.
     That depends on the operator, on the registered kernels and on the devices of its operands.
     """
+
+    _tensors = frozenset((Tensor, Parameter))
+    _by_value = False
 
     def __init__(self, recorder: Recorder, decompositions: Container[OpOverload] = ()) -> None:
         super().__init__(recorder, decompositions)
@@ -387,36 +399,12 @@ class RealCalls(_Calls):
     def _state(self) -> tuple[Any, ...]:
         return (len(registered_kernels),)
 
-    def _scan(
-        self,
-        values: Sequence[Any],
-        key: list[Any],
-        operands: list[Tensor],
-        numbers: list[Any],
-        passed: list[Any],
-    ) -> list[Any] | None:
-        """Append devices to `key`; return the lowered values, or None for the long way."""
-        slot_name = self._slot_name
-        lowered: list[Any] = []
-        for value in values:
-            kind = type(value)
-            if kind is Tensor or kind is Parameter:
-                slot = value.__dict__.get(slot_name)
-                if slot is None or slot.constant is not None:
-                    return None
-                key.append(value.device)
-                operands.append(value)
-                lowered.append(slot.node)
-            elif kind in _VALUES:
-                lowered.append(value)
-            elif kind is list or kind is tuple or kind is torch.Size:
-                items = self._scan(value, key, operands, numbers, passed)
-                if items is None:
-                    return None
-                lowered.append(items if kind is list else tuple(items))
-            else:
-                return None
-        return lowered
+    def _operand(self, tensor: Tensor, key: list[Any], numbers: list[Any]) -> Node | None:
+        slot: Slot | None = tensor.__dict__.get(self._slot_name)
+        if slot is None or slot.constant is not None:
+            return None
+        key.append(tensor.device)
+        return slot.node
 
 
 def _environment() -> tuple[Any, ...]:

@@ -25,7 +25,7 @@ from ..._torch.fake import (
     reinterpret,
     share_storage,
 )
-from ._products import known_products
+from ._products import Products, UnforeseenProductError
 
 _META: Final = torch.device("meta")
 _empty_strided: Final = torch.empty_strided
@@ -72,46 +72,51 @@ class FakeFactory:
 
     def symbolic(
         self,
-        shape: Sequence[int | SymInt],
-        stride: Sequence[int | SymInt],
-        elements: int | SymInt,
+        numbers: Sequence[Any],
+        products: Products,
         nbytes: int | SymInt,
         dtype: torch.dtype,
         device: torch.device,
-        *,
-        offset: int | SymInt = 0,
-        is_contiguous: bool = False,
         source: Tensor | None = None,
     ) -> Tensor:
         """Return a fake tensor whose numbers are the given ones, which nothing computes again.
 
         Args:
-            shape: Size of each dimension.
-            stride: Stride of each dimension.
-            elements: Number of elements.
+            numbers: Sizes, strides, offset into the storage, number of elements.
+            products: How torch finds the numbers of such a tensor, and whether the tensor knows
+                that it is contiguous.
             nbytes: Size of its storage.
             dtype: Element type.
             device: Its device.
-            offset: Offset into its storage.
-            is_contiguous: Whether it knows that it is contiguous, which implies no offset.
             source: The fake tensor whose storage it shares; None if it has its own.
 
         Raises:
             UnforeseenProductError: torch finds these numbers in another way.
         """
-        with known_products(shape, stride if is_contiguous else (), elements):
+        rank = products.rank
+        is_contiguous = products.is_contiguous
+        unused = products.announce(numbers)
+        try:
             element = make_wrapper(
                 _Element,
-                shape,
-                strides=None if is_contiguous else stride,
-                storage_offset=None if is_contiguous else offset,
+                numbers[:rank],
+                strides=None if is_contiguous else numbers[rank:-2],
+                storage_offset=None if is_contiguous else numbers[-2],
                 dtype=dtype,
                 device=_META,
-                storage_size=nbytes,
+                storage_size=nbytes if source is None else 0,
             )
             element.numel()
+        finally:
+            products.withdraw(numbers)
+        if unused:
+            raise UnforeseenProductError
         if source is not None:
-            share_storage(element, source)
+            shape_env = self.fake_mode.shape_env
+            assert shape_env is not None
+            # That an offset is none below zero is no assumption of the program's.
+            with shape_env.suppress_guards():
+                share_storage(element, source)
         return self._wrap(element, device)
 
     def leaf(self, tensor: Tensor) -> Tensor | None:
@@ -121,25 +126,40 @@ class FakeFactory:
         care for views, subclasses and gradients. The mode is told about the result, so that it
         gives the same fake to the same tensor later and keeps aliases together.
         """
-        if type(tensor) not in (Tensor, Parameter) or not _is_plain_leaf(tensor):
-            return None
-        converter = self.fake_mode.fake_tensor_converter.meta_converter
-        describer = converter.describer
-        storage = tensor.untyped_storage()
-        if tensor in describer.lookup_tensor or storage in describer.lookup_storage:
+        if not self.is_new_leaf(tensor):
             return None
         with disable_torch_dispatch():
             element = _empty_strided(
                 tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta"
             )
-            if element.untyped_storage().nbytes() != storage.nbytes():
+            if element.untyped_storage().nbytes() != tensor.untyped_storage().nbytes():
                 return None
             fake = self._wrap(element, tensor.device, tensor.requires_grad)
+        self.introduce(tensor, fake)
+        return fake
+
+    def is_new_leaf(self, tensor: Tensor) -> bool:
+        """Say whether a real tensor is a plain dense leaf on a storage that the mode has not seen.
+
+        It may have seen the tensor itself, or another one on that storage.
+        """
+        if type(tensor) not in (Tensor, Parameter) or not _is_plain_leaf(tensor):
+            return False
+        describer = self.fake_mode.fake_tensor_converter.meta_converter.describer
+        return (
+            tensor not in describer.lookup_tensor
+            and tensor.untyped_storage() not in describer.lookup_storage
+        )
+
+    def introduce(self, tensor: Tensor, fake: Any) -> None:
+        """Tell the mode that `fake` stands for a new leaf."""
         if type(tensor) is Parameter:
             fake.__dict__["_is_param"] = True
+        converter = self.fake_mode.fake_tensor_converter.meta_converter
+        describer = converter.describer
+        storage = tensor.untyped_storage()
         converter.tensor_memo[describer.get_tensor_id(tensor)] = fake
         converter.storage_memo[describer.get_storage_id(storage)] = fake.untyped_storage()
-        return fake
 
     def view(
         self,
@@ -190,13 +210,15 @@ class FakeFactory:
                 self.fake_mode.in_kernel_invocation = False
         return self._wrap(element, device)
 
-    def snapshot(self, tensor: Tensor, device: torch.device) -> Tensor:
+    def snapshot(
+        self, tensor: Tensor, device: torch.device, *, requires_grad: bool = False
+    ) -> Tensor:
         """Return a fake tensor that looks as the fake tensor `tensor` does now.
 
         It shares the storage and has no autograd history. Later in-place changes of size or stride
         do not reach it.
         """
-        return self._wrap(tensor, device)
+        return self._wrap(tensor, device, requires_grad)
 
     def _wrap(
         self, element: Tensor, device: torch.device, requires_grad: bool = False

@@ -2,20 +2,21 @@
 
 Torch's fake mode handles every kind of operand and every kind of operator, at a tenth of a
 millisecond for each operator before anything is computed, and it decomposes many operators into
-others that cost the same again. For plain operands, what it does comes down to one of four ways,
-which the operator alone decides:
+others that cost the same again. For plain operands, what it does comes down to one of five ways,
+which are decided by the operator and by whether any size is a symbol:
 
 - run the operator's decomposition in Python, on fake tensors
 - run its composite kernel, on fake tensors
 - run the rule that was registered for it, on fake tensors
+- run what was written for it to be fast on symbolic sizes
 - run its kernel for tensors on the meta device, and say that the results are on the operands'
   device
 
 The first three call other operators, which are answered here as well. Plain are dense fake tensors
-of one device, of the mode at hand, whose sizes are numbers and whose values are not known, next to
-numbers and other constants. Whatever is not plain, not predictable, or raises is left to the fake
-mode, which then gives the answer or the error. That both give the same is tested over all of
-torch's operators.
+of one device, of the mode at hand, whose sizes are numbers, symbolic or not, and whose values are
+not known, next to numbers and other constants. Whatever is not plain, not predictable, or raises is
+left to the fake mode, which then gives the answer or the error. That both give the same, and assume
+the same of symbols, is tested over all of torch's operators.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import SymInt, Tensor
 
 from ..._torch.dispatch import (
     OpOverload,
@@ -41,12 +42,16 @@ from ..._torch.fake import (
     decomposition_table,
     fake_rules,
     fake_rules_by_kind,
+    fast_implementations,
     has_fake_kernel,
     is_decomposed_when_fake,
     is_tensor_constructor,
     like_constructors,
     meta_table,
+    unset_fake_temporarily,
 )
+from .._atoms import ATOMS
+from .._infrastructure import Infrastructure
 from ._fakes import FakeFactory
 from ._operators import is_composite, is_predictable
 
@@ -57,63 +62,68 @@ _DEVICE: Final = torch.ops.prim.device.default
 _META: Final = torch.device("meta")
 _CPU: Final = torch.device("cpu")
 _VIEWS: Final = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
-_CONSTANTS: Final = frozenset(
-    (bool, complex, float, int, str, torch.dtype, torch.layout, torch.memory_format, type(None))
-)
-
-Way = Callable[["Propagation", OpOverload, Sequence[Any], Mapping[str, Any], "Plain"], Any]
-"""Answers a call of an operator with plain arguments."""
+_RULES_FIRST: Final = (*_VIEWS, torch.ops.aten.slice.Tensor)
+"""Operators whose rules know more of symbolic sizes than their decompositions."""
 
 
-class Plain(NamedTuple):
-    """What plain arguments have in common.
+class Query(NamedTuple):
+    """A call of an operator with plain arguments.
 
     Attributes:
+        func: The operator.
+        args: The positional arguments.
+        kwargs: The keyword arguments.
         device: The device of the tensors; None if there are none.
         names_device: Whether a device is among the arguments.
+        symbolic: Whether a symbolic size is among them, or the size of a tensor.
     """
 
+    func: OpOverload
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
     device: torch.device | None
     names_device: bool
+    symbolic: bool
 
 
-class Propagation(TorchDispatchMode):
+Way = Callable[["Propagation", Query], Any]
+"""Answers a call."""
+
+Ways = tuple[Way | None, Way | None]
+"""How to answer calls without symbolic sizes, and with."""
+
+
+class Propagation(Infrastructure, TorchDispatchMode):
     """Answers operators on plain fake tensors of one fake mode.
 
     As a mode, it answers the operators that a decomposition consists of.
+
+    Attributes:
+        fake_mode: The mode of the tensors.
     """
 
     def __init__(self, fakes: FakeFactory) -> None:
         super().__init__()
         self._fakes = fakes
-        self._fake_mode = fakes.fake_mode
-        self._ways: dict[int, tuple[OpOverload, Way | None]] = {}
+        self.fake_mode = fakes.fake_mode
+        self._ways: dict[int, tuple[OpOverload, Ways | None]] = {}
 
     @classmethod
     def suits(cls, fake_mode: FakeTensorMode) -> bool:
         """Say whether `fake_mode` is an ordinary one, that computes nothing besides."""
         return type(fake_mode) is FakeTensorMode and not fake_mode.propagate_real_tensors
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # A capture as a whole runs outside Dynamo.
-        return False
-
-    @classmethod
-    def is_infra_mode(cls) -> bool:
-        """True: like the fake mode, it is not the user's."""
-        return True
-
     def compute(self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Return what `func` returns, or :data:`MISSING` if only the fake mode can tell."""
-        way = self._way(func)
-        if way is None:
+        ways = self._ways_of(func)
+        if ways is None:
             return MISSING
-        plain = self._read(args, kwargs)
-        if plain is None:
+        query = self._read(func, args, kwargs)
+        way = None if query is None else ways[query.symbolic]
+        if query is None or way is None:
             return MISSING
         try:
-            output = way(self, func, args, kwargs, plain)
+            output = way(self, query)
         except Exception:  # noqa: BLE001
             # The fake mode says what is wrong, in its own words.
             return MISSING
@@ -136,17 +146,19 @@ class Propagation(TorchDispatchMode):
                 return output
         return func(*args, **kwargs)
 
-    def _way(self, func: OpOverload) -> Way | None:
+    def _ways_of(self, func: OpOverload) -> Ways | None:
         known = self._ways.get(id(func))
         if known is None:
-            # The operator is kept with its way, so that its id is not given to another one.
-            known = self._ways[id(func)] = (func, _find_way(func, self._fake_mode))
+            # The operator is kept with its ways, so that its id is not given to another one.
+            known = self._ways[id(func)] = (func, _find_ways(func, self.fake_mode))
         return known[1]
 
-    def _read(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Plain | None:
-        """Return what plain arguments have in common, or None if they are not plain."""
+    def _read(
+        self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Query | None:
+        """Return a call with plain arguments, or None if they are not plain."""
         device: torch.device | None = None
-        names_device = False
+        names_device = symbolic = False
         pending = [*args, *kwargs.values()]
         for value in pending:
             kind = type(value)
@@ -155,43 +167,39 @@ class Propagation(TorchDispatchMode):
                     device = value.fake_device
                 if not self._is_plain(value, device):
                     return None
-            elif kind in _CONSTANTS:
-                continue
+                symbolic = symbolic or value._has_symbolic_sizes_strides
             elif kind is torch.device:
                 names_device = True
+            elif kind in ATOMS:
+                continue
             elif kind in (list, tuple, torch.Size):
                 pending.extend(value)
+            elif kind is SymInt:
+                symbolic = True
             else:
                 return None
-        return Plain(device, names_device)
+        return Query(func, args, kwargs, device, names_device, symbolic)
 
     def _is_plain(self, tensor: FakeTensor, device: torch.device) -> bool:
         return (
-            tensor.fake_mode is self._fake_mode
+            tensor.fake_mode is self.fake_mode
             and tensor.fake_device == device
             and tensor.constant is None
             and tensor.layout is torch.strided
-            and not tensor._has_symbolic_sizes_strides
             and not (tensor.is_quantized or tensor.is_nested or tensor._is_zerotensor())
             and not (tensor.is_conj() or tensor.is_neg())
         )
 
-    def on_meta(
-        self,
-        func: OpOverload,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        device: torch.device,
-    ) -> Any:
+    def on_meta(self, query: Query, device: torch.device) -> Any:
         """Run the kernel for the meta device and say that the results are on `device`."""
         with disable_torch_dispatch():
             with preserve_dispatch_keys():
                 use_meta_kernels(True)
-                self._fake_mode.in_kernel_invocation = True
+                self.fake_mode.in_kernel_invocation = True
                 try:
-                    output = func(*args, **kwargs)
+                    output = query.func(*query.args, **query.kwargs)
                 finally:
-                    self._fake_mode.in_kernel_invocation = False
+                    self.fake_mode.in_kernel_invocation = False
             return self._dress(output, device)
 
     def share(self, source: FakeTensor, shape: tuple[int, ...], stride: tuple[int, ...]) -> Any:
@@ -207,77 +215,61 @@ class Propagation(TorchDispatchMode):
             return output
         if output.device != _META or output.layout is not torch.strided:
             raise TypeError("the result is not a plain tensor on the meta device")
-        return self._fakes.snapshot(output, device)
+        # Kernels in Python may call differentiable operators.
+        return self._fakes.snapshot(output, device, requires_grad=output.requires_grad)
 
 
-def _find_way(func: OpOverload, fake_mode: FakeTensorMode) -> Way | None:
+def _find_ways(func: OpOverload, fake_mode: FakeTensorMode) -> Ways | None:
     """Return how to answer calls of `func` with plain arguments, None if that is not simple."""
-    way = _way_of(func, fake_mode)
-    if way is not None and func in _VIEWS:
-        return functools.partial(_view, way)
-    return way
-
-
-def _way_of(func: OpOverload, fake_mode: FakeTensorMode) -> Way | None:
-    """Return the way that the fake mode goes for plain operands, None if it is not simple."""
     if not is_predictable(func) or has_fake_kernel(func):
         return None
-    if func not in meta_table and not fake_mode.cpp_meta_supports_symint(func):
-        if func in decomposition_table and is_decomposed_when_fake(func):
-            return functools.partial(_decompose, decomposition_table[func])
+    static = _way_of(func, fake_mode, symbolic=False)
+    if static is not None and func in _VIEWS:
+        static = functools.partial(_view, static)
+    return static, _way_of(func, fake_mode, symbolic=True)
+
+
+def _way_of(func: OpOverload, fake_mode: FakeTensorMode, *, symbolic: bool) -> Way | None:
+    """Return the way that the fake mode goes for plain operands, None if it is not simple."""
+    if symbolic and func in fast_implementations():
+        return functools.partial(_shortcut, fast_implementations()[func])
+    supports_symbols = func in meta_table or fake_mode.cpp_meta_supports_symint(func)
+    if not supports_symbols and not (symbolic and func in _RULES_FIRST):
+        if func in decomposition_table and (symbolic or is_decomposed_when_fake(func)):
+            return functools.partial(_in_python, decomposition_table[func])
         if is_composite(func):
-            return functools.partial(_decompose, func.decompose)
+            return functools.partial(_in_python, func.decompose)
     if func.namespace == "prims":
         meta = getattr(func, "prim_meta_impl", None)
-        return None if meta is None else functools.partial(_decompose, meta)
+        return None if meta is None else functools.partial(_in_python, meta)
     if is_tensor_constructor(func) or func in like_constructors:
         return _construct
     rule = fake_rules.get(func)
-    if rule is not None:
-        return functools.partial(_apply, rule)
-    for applies, rule in fake_rules_by_kind:
-        if applies(func):
-            return functools.partial(_apply, rule)
+    rules = [rule] if rule else [rule for applies, rule in fake_rules_by_kind if applies(func)]
+    if rules:
+        return functools.partial(_in_python, functools.partial(rules[0], fake_mode, func))
     return _run_on_meta
 
 
-def _decompose(
-    decomposition: Callable[..., Any],
-    propagation: Propagation,
-    func: OpOverload,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    plain: Plain,
-) -> Any:
+def _in_python(function: Callable[..., Any], propagation: Propagation, query: Query) -> Any:
+    """Run what is written in other operators, which are answered as well."""
     with propagation:
-        return _fake(decomposition(*args, **kwargs))
+        return _fake(function(*query.args, **query.kwargs))
 
 
-def _apply(
-    rule: Callable[..., Any],
-    propagation: Propagation,
-    func: OpOverload,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    plain: Plain,
-) -> Any:
-    with propagation:
-        return _fake(rule(propagation._fake_mode, func, *args, **kwargs))
+def _shortcut(function: Callable[..., Any], propagation: Propagation, query: Query) -> Any:
+    """Run what makes meta tensors itself."""
+    fake_mode = propagation.fake_mode
+    with unset_fake_temporarily():
+        return _fake(function(fake_mode, *query.args, **query.kwargs))
 
 
-def _view(
-    otherwise: Way,
-    propagation: Propagation,
-    func: OpOverload,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    plain: Plain,
-) -> Any:
+def _view(otherwise: Way, propagation: Propagation, query: Query) -> Any:
     """View rows in order as rows in order; torch does it a dimension at a time, in Python."""
-    source, sizes = args
+    source, sizes = query.args
     shape = _whole_shape(sizes, source.numel())
     if shape is None or source.stride() != _row_strides(source.shape):
-        return otherwise(propagation, func, args, kwargs, plain)
+        return otherwise(propagation, query)
     return propagation.share(source, shape, _row_strides(shape))
 
 
@@ -299,30 +291,19 @@ def _row_strides(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
-def _construct(
-    propagation: Propagation,
-    func: OpOverload,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    plain: Plain,
-) -> Any:
-    device = kwargs.get("device") or plain.device or _CPU
-    if device != plain.device and device != _CPU:
+def _construct(propagation: Propagation, query: Query) -> Any:
+    device = query.kwargs.get("device") or query.device or _CPU
+    if device != query.device and device != _CPU:
         # The current one, if it has no number.
         return MISSING
-    return propagation.on_meta(func, args, {**kwargs, "device": _META}, device)
+    on_meta = {**query.kwargs, "device": _META}
+    return propagation.on_meta(query._replace(kwargs=on_meta), device)
 
 
-def _run_on_meta(
-    propagation: Propagation,
-    func: OpOverload,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    plain: Plain,
-) -> Any:
-    if plain.device is None or plain.names_device:
+def _run_on_meta(propagation: Propagation, query: Query) -> Any:
+    if query.device is None or query.names_device:
         return MISSING
-    return propagation.on_meta(func, args, kwargs, plain.device)
+    return propagation.on_meta(query, query.device)
 
 
 def _fake(output: Any) -> Any:

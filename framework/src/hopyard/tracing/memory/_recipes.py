@@ -10,7 +10,9 @@ from torch.fx import Node
 
 from ..._torch.proxies import are_slots_kept
 from ._metadata import Metadata
-from ._symbolic import Numbers, SymbolicMetadata, symbolic_output
+from ._numbers import Numbers
+from ._symbolic import SymbolicMetadata
+from ._symbolic_outputs import symbolic_output
 
 if TYPE_CHECKING:
     from ..recording._recorder import Recorder

@@ -16,7 +16,7 @@ from ..._torch.dispatch import OpOverload, current_transform
 from ..._torch.predispatch import is_dual_level_entered
 from ._calls import Call, FakeCalls
 from ._recipes import Fresh, Nothing, Recipe, Several
-from ._symbolic import SymbolicOutput
+from ._symbolic_outputs import SymbolicOutput
 
 _BY_SETTINGS: Final = frozenset((torch.ops.aten.scaled_dot_product_attention.default,))
 """Composite operators that choose among implementations by settings which the key leaves out."""

@@ -10,14 +10,37 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from ..._torch.dispatch import is_transformed
 from ..._torch.fake import FakeTensor
-from ...errors import CaptureWarning
-from ..provenance._locations import current_location
+from ...errors import CaptureWarning, UnsupportedError
+from ..provenance._locations import current_location, node_location
+
+
+def refuse_hidden_tensors(graph_module: GraphModule, *, fakes: bool) -> None:
+    """Refuse a graph with constants that were computed from its example inputs.
+
+    Args:
+        graph_module: The graph.
+        fakes: Whether fake tensors can only come from the capture itself.
+
+    Raises:
+        UnsupportedError: There is one; the line is that of its first use.
+    """
+    for node in graph_module.graph.find_nodes(op="get_attr"):
+        if not _is_hidden(_read(graph_module, node), fakes=fakes):
+            continue
+        raise UnsupportedError(
+            "a tensor comes from the inputs in a way that a capture above autograd does not see, "
+            "such as x.data, a gradient or a function transform, and would be a constant",
+            hint="use x.detach() in place of x.data, or capture with pre_dispatch=False",
+            stage="capture",
+            location=next(filter(None, map(node_location, node.users)), None),
+        )
 
 
 def warn_of_hidden_tensors(graph_module: GraphModule, *, fakes: bool) -> None:
@@ -48,8 +71,15 @@ def warn_of_hidden_tensors(graph_module: GraphModule, *, fakes: bool) -> None:
 
 def _hidden(graph_module: GraphModule, *, fakes: bool) -> Iterator[str]:
     for node in graph_module.graph.find_nodes(op="get_attr"):
-        value = operator.attrgetter(str(node.target))(graph_module)
-        if isinstance(value, Tensor) and (
-            is_transformed(value) or (fakes and isinstance(value, FakeTensor))
-        ):
+        if _is_hidden(_read(graph_module, node), fakes=fakes):
             yield str(node.target)
+
+
+def _read(graph_module: GraphModule, node: Node) -> Any:
+    return operator.attrgetter(str(node.target))(graph_module)
+
+
+def _is_hidden(value: Any, *, fakes: bool) -> bool:
+    if not isinstance(value, Tensor):
+        return False
+    return is_transformed(value) or (fakes and isinstance(value, FakeTensor))

@@ -30,6 +30,11 @@ class Origin:
         self.functions = None if modules is None else FunctionNotes()
         self._idle = stack_traces is None and modules is None
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing would be written on a node that is made now."""
+        return self._idle and not traceback.should_preserve_node_meta
+
     def mark(self, node: Node) -> Node:
         """Write on `node` where it comes from, and return it; call it once, when it is made."""
         copying = traceback.should_preserve_node_meta

@@ -35,20 +35,14 @@ class UserTraces:
 
     Args:
         entry: The function that starts the capture; its own callers are left out.
-
-    Attributes:
-        inherited: If set, what :meth:`current` returns: a replay keeps the lines of the original.
     """
 
     def __init__(self, entry: CodeType) -> None:
         self._entry = entry
-        self.inherited: str | None = None
         self._lines: dict[tuple[CodeType, int], str] = {}
 
     def current(self) -> str | None:
         """Return the stack, or None if no frame is the user's."""
-        if self.inherited is not None:
-            return self.inherited
         lines = []
         for frame, line in callers(sys._getframe(1)):
             if frame.f_code is self._entry:

@@ -9,6 +9,23 @@ from torch.fx import Graph, Node
 from torch.fx.immutable_collections import immutable_dict
 
 
+class Place:
+    """The place of a call that is not written unless something uses it.
+
+    Attributes:
+        name: The name that the node will have.
+        after: The last node when the place was taken.
+        order: Which of all places it is.
+    """
+
+    __slots__ = ("after", "name", "order")
+
+    def __init__(self, name: str, after: Node, order: int) -> None:
+        self.name = name
+        self.after = after
+        self.order = order
+
+
 class NodeWriter:
     """Appends calls to a graph.
 
@@ -26,6 +43,10 @@ class NodeWriter:
         self._counts = graph._graph_namespace._base_count
         self._numbered: set[str] = set()
         self._no_keywords: dict[str, Any] = immutable_dict()
+        # New nodes come before this one, which is the root unless a graph is written into.
+        self._end: Node = graph._insert.__self__  # type: ignore[attr-defined]
+        self._places = 0
+        self._late: dict[Node, int] = {}
 
     def call(
         self,
@@ -35,15 +56,44 @@ class NodeWriter:
         name: str,
     ) -> Node:
         """Append a call; `name` is a valid identifier that will be numbered if it is taken."""
+        node = self._new(target, args, kwargs, self._unique(name))
+        self._insert(node)
+        return node
+
+    def take_place(self, name: str) -> Place:
+        """Take the name and the place that a call would get if it were appended now."""
+        self._places += 1
+        return Place(self._unique(name), self._end._prev, self._places)
+
+    def fill_place(self, place: Place, target: Callable[..., Any], args: tuple[Any, ...]) -> Node:
+        """Write a call in the place that was taken for it."""
+        node = self._new(target, args, None, place.name)
+        position = place.after
+        while position._erased:
+            position = position._prev
+        while self._late.get(position._next, place.order) < place.order:
+            position = position._next
+        position.append(node)
+        self._late[node] = place.order
+        return node
+
+    def _new(
+        self,
+        target: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        unique: str,
+    ) -> Node:
         graph = self._graph
-        unique = self._number(name) if name in self._numbered else self._first(name)
         keywords = kwargs or self._no_keywords
         node = Node(graph, unique, "call_function", target, args, keywords, None)
         self._names[node] = unique
-        self._insert(node)
         self._table["call_function", target][node] = None
         graph._len += 1
         return node
+
+    def _unique(self, name: str) -> str:
+        return self._number(name) if name in self._numbered else self._first(name)
 
     def _first(self, name: str) -> str:
         unique = self._namespace.create_name(name, None)

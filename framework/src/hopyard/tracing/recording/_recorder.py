@@ -6,7 +6,6 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node, Proxy
 from torch.nn import Module
@@ -17,12 +16,14 @@ from ..._torch.objects import BackwardState
 from ..._torch.proxies import are_slots_kept
 from ..._torch.pytree import tree_leaves, tree_map_only
 from ..._torch.symbolic import ShapeEnv, compute_unbacked_bindings
+from .._atoms import ATOMS
 from ..memory._metadata import Metadata
 from ..memory._symbolic import SymbolicMetadata
 from ..provenance._module_views import base_of
 from ..provenance._origin import Origin
 from ..symbols._arithmetic import Arithmetic
-from ..symbols._tracker import SYMBOLIC, Deferred, SymbolTracker, is_symbolic
+from ..symbols._deferred import Deferred
+from ..symbols._tracker import SYMBOLIC, SymbolTracker, is_symbolic
 from ._attributes import Attributes
 from ._cleanup import merge_symbols, remove_unused_symbols
 from ._leaks import new_slots
@@ -32,20 +33,7 @@ from ._objects import ObjectSlots, is_constant_object, is_object
 from ._slots import Slot
 from ._values import ValueRecorder
 
-_ATOMS = (
-    bool,
-    complex,
-    float,
-    int,
-    str,
-    torch.device,
-    torch.dtype,
-    torch.layout,
-    torch.memory_format,
-    type(None),
-    type(...),
-    Node,
-)
+_WRITTEN = (*ATOMS, type(...), Node)
 
 
 class Recorder:
@@ -99,7 +87,10 @@ class Recorder:
         )
         self._module_class = LazyGraphModule if lazy_code else GraphModule
         self.nodes = NodeWriter(self.graph)
-        self.symbols = SymbolTracker(self.graph, self.nodes, self.origin.mark, arithmetic)
+        self.symbols = SymbolTracker(self.graph, self.nodes, self.origin, arithmetic)
+        if graph is not None:
+            # Whose graph it is sees each node that is added.
+            self.symbols.write_all()
         self._names: dict[OpOverload, str] = {}
         self._mark = self.origin.mark
         self._object_names: dict[Any, str] = {}
@@ -191,10 +182,8 @@ class Recorder:
             node.meta["unbacked_bindings"] = bindings
 
     def adopt(self, tensor: Tensor, node: Node, metadata: Metadata | SymbolicMetadata) -> None:
-        """Let `node` stand for a plain tensor of known metadata."""
+        """Let `node` stand for a plain tensor of known metadata, whose numbers are tracked."""
         self.slots.set(tensor, Slot(node, None, metadata))
-        if type(metadata) is SymbolicMetadata:
-            self.symbols.track_numbers(metadata, node)
         self.values.describe(node, tensor, metadata)
 
     def output(self, value: Any, annotation: Any = None) -> Node:
@@ -214,7 +203,7 @@ class Recorder:
         if isinstance(value, Tensor):
             slot = self.slots.get(value)
             return self._attribute(value) if slot is None else slot.node
-        if isinstance(value, _ATOMS):
+        if isinstance(value, _WRITTEN):
             return value
         if is_symbolic(value):
             return self.symbols.lower(value)
@@ -255,7 +244,7 @@ class Recorder:
         """Let `node` stand for a value of the caller's."""
         if isinstance(value, Tensor):
             self.slots.set_input(value, self._slot(value, node))
-        elif not isinstance(value, _ATOMS):
+        elif not isinstance(value, _WRITTEN):
             self.track(value, node)
 
     def _slot(self, tensor: Tensor, node: Node, constant: Tensor | None = None) -> Slot:

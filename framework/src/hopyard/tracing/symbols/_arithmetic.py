@@ -19,7 +19,13 @@ import sympy  # type: ignore[import-untyped]
 import torch
 
 from ..._torch.proxies import current_proxy_mode, suspend_tracing
-from ..._torch.symbolic import ShapeEnv, SymNode, is_arithmetic_logged
+from ..._torch.symbolic import (
+    ShapeEnv,
+    SymNode,
+    free_unbacked_symbols,
+    is_arithmetic_logged,
+    is_decided_statically,
+)
 
 Operation = Callable[[Any, Any], Any]
 
@@ -43,6 +49,9 @@ _ON_INTEGERS: Final[dict[str, Operation]] = {
 _ON_TRUTHS: Final[dict[str, Operation]] = {"and_": operator.and_, "or_": operator.or_}
 """The same of truth values."""
 
+_COMMUTING: Final = frozenset((operator.add, operator.and_, operator.mul, operator.or_))
+"""Functions of which Python may ask the other operand without changing the answer."""
+
 _expression: Final[Callable[[SymNode], Any]] = vars(SymNode)["expr"].fget
 
 
@@ -56,6 +65,9 @@ class Arithmetic:
         is_over: Whether the capture has ended.
         answers: The attributes of results, by operation and operands.
         integers: The integers that are constants.
+        truths: The truth values that are.
+        decisions: What was decided of conditions, by the condition, its example value, and the
+            default of the question.
     """
 
     def __init__(self, shape_env: ShapeEnv) -> None:
@@ -68,6 +80,8 @@ class Arithmetic:
         )
         self.answers: dict[tuple[Any, ...], dict[str, Any]] = {}
         self.integers: dict[int, SymNode] = {}
+        self.truths: dict[bool, SymNode] = {}
+        self.decisions: dict[tuple[Any, ...], bool] = {}
         # Equal expressions are one object, which a dictionary finds without comparing them.
         self._expressions: dict[sympy.Expr, sympy.Expr] = {}
 
@@ -85,10 +99,11 @@ class Arithmetic:
             and node.shape_env is self._shape_env
             and type(node._hint) in (node.pytype, type(None))
         ):
-            node.__class__ = RememberingNode
             node.arithmetic = self
             node._expr = self.interned(node._expr)
             node.known_at = -1
+            # Last, since another thread may ask the number meanwhile.
+            node.__class__ = RememberingNode
 
     def interned(self, expression: sympy.Expr) -> sympy.Expr:
         """Return the one object that stands for all equal expressions."""
@@ -99,8 +114,9 @@ class Arithmetic:
     def end(self) -> None:
         """Forget everything; nothing is remembered from now on."""
         self.is_over = True
-        for memory in (self.answers, self.integers, self._expressions):
+        for memory in (self.answers, self.integers, self.truths, self.decisions):
             memory.clear()
+        self._expressions.clear()
 
 
 class RememberingNode(SymNode):
@@ -135,6 +151,17 @@ class RememberingNode(SymNode):
                 arithmetic.integers[num] = known
         return known
 
+    def wrap_bool(self, num: bool) -> SymNode:
+        """Return the number that stands for a truth value."""
+        arithmetic = self.arithmetic
+        known = arithmetic.truths.get(num)
+        if known is None or type(num) is not bool:
+            known = super().wrap_bool(num)
+            if not arithmetic.is_over:
+                arithmetic.adopt(known)
+                arithmetic.truths[num] = known
+        return known
+
     def maybe_as_int(self) -> int | None:
         """Return the value of an expression without symbols."""
         if self.pytype is not int:
@@ -156,7 +183,48 @@ class RememberingNode(SymNode):
             return True
         if expression is sympy.false:
             return False
-        return super().guard_bool(file, line)
+        return self._decide(None, super().guard_bool, file, line)
+
+    def guard_or_false(self, file: str, line: int) -> bool:
+        """Return the truth value, or False if nobody can tell."""
+        if is_decided_statically():
+            return super().guard_or_false(file, line)
+        return self._decide(False, super().guard_or_false, file, line)
+
+    def guard_or_true(self, file: str, line: int) -> bool:
+        """Return the truth value, or True if nobody can tell."""
+        if is_decided_statically():
+            return super().guard_or_true(file, line)
+        return self._decide(True, super().guard_or_true, file, line)
+
+    def expect_true(self, file: str, line: int) -> bool:
+        """Return the truth value, and let the program depend on it or check it when it runs."""
+        if self.shape_env.prefer_deferred_runtime_asserts_over_guards:
+            return super().expect_true(file, line)
+        # The base asks by `guard_bool` if all sizes have example values.
+        known = self.arithmetic.decisions.get((self.expr, self._hint, None))
+        if known is None or self.shape_env._suppress_guards_tls():
+            return super().expect_true(file, line)
+        return known
+
+    def _decide(
+        self, default: bool | None, usual: Callable[[str, int], bool], file: str, line: int
+    ) -> bool:
+        """Decide as the base does, which adds a guard the first time and no other later.
+
+        That holds for conditions on nothing but sizes with example values. Asked in another way,
+        the base may add the same guard again.
+        """
+        arithmetic = self.arithmetic
+        if self._hint is None or arithmetic.is_over or self.shape_env._suppress_guards_tls():
+            return usual(file, line)
+        key = (self.expr, self._hint, default)
+        known = arithmetic.decisions.get(key)
+        if known is None:
+            known = usual(file, line)
+            if not free_unbacked_symbols(key[0]):
+                arithmetic.decisions[key] = known
+        return known
 
 
 def _remembered(name: str, function: Operation, kind: type) -> Callable[..., Any]:
@@ -164,6 +232,7 @@ def _remembered(name: str, function: Operation, kind: type) -> Callable[..., Any
     usual = getattr(SymNode, name)
     depends_on_ranges = function is operator.mod
     is_sum = function is operator.add
+    commutes = function in _COMMUTING
 
     def compute(self: RememberingNode, other: Any) -> Any:
         if (
@@ -176,9 +245,11 @@ def _remembered(name: str, function: Operation, kind: type) -> Callable[..., Any
             return usual(self, other)
         mode = current_proxy_mode()
         if mode is not None:
-            # Python may ask the other operand instead, if this one is a plain number.
             record = getattr(mode, "record_arithmetic", None)
-            if record is None or self.constant is not None:
+            if record is None or (
+                # Python asks the other operand if this one is a plain number.
+                self.constant is not None and not (commutes and other.constant is None)
+            ):
                 return usual(self, other)
             return record(function, self, other, remember)
         return remember(self, other)
@@ -196,6 +267,9 @@ def _remembered(name: str, function: Operation, kind: type) -> Callable[..., Any
             with suspend_tracing():
                 result = usual(self, other)
             arithmetic.adopt(result)
+            if type(result) is not RememberingNode:
+                # The capture that remembers has ended on another thread.
+                return result
             result._look_up()
             arithmetic.answers[key] = result.__dict__.copy()
             return result

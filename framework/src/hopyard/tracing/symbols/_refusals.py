@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
 import torch
+from sympy.logic.boolalg import Boolean  # type: ignore[import-untyped]
 from torch.fx import Graph
 
 from ..._torch.symbolic import GuardOnDataDependentSymNode, ShapeEnv
@@ -18,6 +20,8 @@ from . import _arithmetic
 from ._tracker import is_symbolic
 
 _OURS = (__file__, _arithmetic.__file__)
+_WATCHED = "evaluate_sym_node"
+_lock = threading.Lock()
 
 
 @contextmanager
@@ -32,25 +36,52 @@ def undecidable_reported(
     if shape_env is None:
         yield
         return
-    evaluate = shape_env.evaluate_sym_node
-    replaced = "evaluate_sym_node" in vars(shape_env)
-
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return evaluate(*args, **kwargs)
-        except GuardOnDataDependentSymNode as error:
-            if _asked_by_program(sys._getframe(1)):
-                report(error)
-            raise
-
-    vars(shape_env)["evaluate_sym_node"] = watched
+    with _lock:
+        watch = vars(shape_env).get(_WATCHED)
+        if not isinstance(watch, _Watch):
+            watch = vars(shape_env)[_WATCHED] = _Watch(shape_env)
+        watch.reports.append((threading.get_ident(), report))
     try:
         yield
     finally:
-        if replaced:
-            vars(shape_env)["evaluate_sym_node"] = evaluate
+        with _lock:
+            watch.reports.remove((threading.get_ident(), report))
+            if not watch.reports:
+                watch.end(shape_env)
+
+
+class _Watch:
+    """Stands in for the method of a shape environment by which decisions are made.
+
+    Captures on several threads can share it; each is told of its own thread's decisions.
+
+    Attributes:
+        reports: Whom to tell, and on which thread.
+    """
+
+    def __init__(self, shape_env: ShapeEnv) -> None:
+        self.reports: list[tuple[int, Callable[[Exception], None]]] = []
+        self._displaced = vars(shape_env).get(_WATCHED)
+        self._evaluate = shape_env.evaluate_sym_node
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self._evaluate(*args, **kwargs)
+        except GuardOnDataDependentSymNode as error:
+            if _asked_by_program(sys._getframe(1)):
+                for thread, report in list(self.reports):
+                    if thread == threading.get_ident():
+                        report(error)
+            raise
+
+    def end(self, shape_env: ShapeEnv) -> None:
+        """Put back what was there, unless somebody else has done something there since."""
+        if vars(shape_env).get(_WATCHED) is not self:
+            return
+        if self._displaced is None:
+            del vars(shape_env)[_WATCHED]
         else:
-            del vars(shape_env)["evaluate_sym_node"]
+            vars(shape_env)[_WATCHED] = self._displaced
 
 
 def explain_symbols(
@@ -67,14 +98,25 @@ def _explain_decision(
 ) -> DataDependentError:
     symbols = sorted(error.cond.free_symbols, key=str)
     told = "; ".join(_introduced(symbol, shape_env, graph) for symbol in symbols)
-    example = symbols[0] if symbols else "u0"
     return DataDependentError(
         f"the program decides by a number that is only known when it runs: {error.cond} cannot be "
         f"decided here" + (f" ({told})" if told else ""),
-        hint="use torch.where or torch.cond, promise the answer with torch._check, or declare a "
-        f"range that decides it, such as torch._check({example} >= 2)",
+        hint="; ".join(_ways_out(error.cond, symbols, shape_env)),
         stage="capture",
     )
+
+
+def _ways_out(condition: Any, symbols: Sequence[Any], shape_env: ShapeEnv | None) -> Iterator[str]:
+    if condition.is_Symbol or not isinstance(condition, Boolean):
+        yield "keep the number in a tensor, or let the caller pass it as an integer"
+        return
+    yield (
+        "use torch.where or torch.cond, or promise the answer with "
+        f"torch._check({condition}), or with the opposite"
+    )
+    allowed = shape_env.var_to_range.get(symbols[0]) if shape_env and symbols else None
+    if allowed is not None and symbols[0].is_integer and allowed.upper > 2:
+        yield f"declare a range that decides it, such as torch._check({symbols[0]} >= 2)"
 
 
 def _explain_promise(error: Exception, shape_env: ShapeEnv | None) -> CaptureError | None:

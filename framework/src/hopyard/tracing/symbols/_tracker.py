@@ -10,82 +10,37 @@ import functools
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 import sympy  # type: ignore[import-untyped]
 import torch
 from torch import SymBool, SymFloat, SymInt, Tensor
 from torch.fx import Graph, Node
 
-from ..._torch.symbolic import SymNode, expression_handlers
+from ..._torch.symbolic import SymNode, expression_handlers, wrap_number
 from ...errors import UnsupportedError
 from ..provenance._locations import current_location
 from ._arithmetic import Arithmetic
+from ._deferred import Computed, Deferred, Query, Reading, Unread
 
 if TYPE_CHECKING:
-    from ..memory._symbolic import SymbolicMetadata
-    from ..recording._nodes import NodeWriter
+    from ..provenance._origin import Origin
+    from ..recording._nodes import NodeWriter, Place
 
 Symbolic = SymInt | SymFloat | SymBool
 SYMBOLIC: tuple[type, ...] = (SymInt, SymFloat, SymBool)
 
 aten = torch.ops.aten
 
+SIZE: Final = aten.sym_size.int
+STRIDE: Final = aten.sym_stride.int
+ELEMENTS: Final = aten.sym_numel.default
+OFFSET: Final = aten.sym_storage_offset.default
+
 
 def is_symbolic(value: object) -> TypeGuard[Symbolic]:
     """Say whether `value` is a symbolic number."""
     return isinstance(value, SYMBOLIC)
-
-
-def _nothing() -> Iterator[Deferred]:
-    return iter(())
-
-
-class Deferred:
-    """A node that is made when it is first asked for.
-
-    Args:
-        make: Makes the node, when those of the operands have been made.
-        operands: Finds the operands, in the order in which their nodes are made.
-    """
-
-    __slots__ = ("_make", "_node", "_operands")
-
-    def __init__(
-        self,
-        make: Callable[[], Node],
-        operands: Callable[[], Iterator[Deferred]] = _nothing,
-    ) -> None:
-        self._make: Callable[[], Node] | None = make
-        self._operands = operands
-        self._node: Node | None = None
-
-    @classmethod
-    def made(cls, node: Node) -> Deferred:
-        """Return one whose node exists."""
-        deferred = cls(lambda: node)
-        deferred._node, deferred._make = node, None
-        return deferred
-
-    def force(self) -> Node:
-        """Return the node."""
-        if self._node is None:
-            # Chains of operands can be longer than Python calls can nest.
-            pending = [(self, self._operands())]
-            while pending:
-                deferred, operands = pending[-1]
-                missing = next((each for each in operands if each._node is None), None)
-                if missing is not None:
-                    pending.append((missing, missing._operands()))
-                    continue
-                pending.pop()
-                deferred._finish()
-        assert self._node is not None
-        return self._node
-
-    def _finish(self) -> None:
-        if self._make is not None:
-            self._node, self._make, self._operands = self._make(), None, _nothing
 
 
 class SymbolTracker:
@@ -94,8 +49,7 @@ class SymbolTracker:
     Args:
         graph: It holds the nodes.
         nodes: Appends to it.
-        mark: Writes on a node where it comes from.
-
+        origin: Writes on a node where it comes from.
         arithmetic: What has been computed with them; None if that is not remembered.
 
     Attributes:
@@ -109,15 +63,17 @@ class SymbolTracker:
         self,
         graph: Graph,
         nodes: NodeWriter,
-        mark: Callable[[Node], Node],
+        origin: Origin,
         arithmetic: Arithmetic | None = None,
     ) -> None:
         self._graph = graph
         self._writer = nodes
         self._names: dict[Callable[..., Any], str] = {}
-        self._mark = mark
-        self._nodes: dict[SymNode, Deferred] = {}
-        self._symbols: dict[sympy.Expr, tuple[Deferred, Symbolic]] = {}
+        self._origin = origin
+        self._nodes: dict[SymNode, Deferred | Unread] = {}
+        self._symbols: dict[sympy.Expr, SymNode] = {}
+        self._placed: list[Deferred] = []
+        self._is_watched = False
         self.used = False
         self.arithmetic = arithmetic
         self.ask: Callable[[sympy.Symbol], Symbolic | None] | None = None
@@ -125,57 +81,80 @@ class SymbolTracker:
 
     def track(self, value: Symbolic, deferred: Deferred) -> None:
         """Let `deferred` stand for `value`, unless something does already."""
-        self.used = True
-        if value.node in self._nodes:
-            return
-        if self.arithmetic is not None:
-            self.arithmetic.adopt(value.node)
-        self._nodes[value.node] = deferred
-        if isinstance(value.node.expr, sympy.Symbol):
-            self._symbols[value.node.expr] = (deferred, value)
+        self._track(value.node, deferred)
 
     def track_sizes(self, tensor: Tensor, node: Node) -> None:
         """Let the sizes, strides, number of elements and offset of `tensor` be read off `node`."""
         for index, size in enumerate(tensor.shape):
-            self._track_query(size, aten.sym_size.int, (node, index))
+            self._track_query(size, SIZE, node, index)
         if not tensor.is_sparse:
             for index, stride in enumerate(tensor.stride()):
-                self._track_query(stride, aten.sym_stride.int, (node, index))
-        self._track_query(tensor.numel(), aten.sym_numel.default, (node,))
+                self._track_query(stride, STRIDE, node, index)
+        self._track_query(tensor.numel(), ELEMENTS, node)
         if not tensor.is_sparse:
-            self._track_query(tensor.storage_offset(), aten.sym_storage_offset.default, (node,))
+            self._track_query(tensor.storage_offset(), OFFSET, node)
 
-    def track_numbers(self, metadata: SymbolicMetadata, node: Node) -> None:
-        """Do as :meth:`track_sizes` does, for a tensor of known metadata."""
+    def track_readings(
+        self, values: Sequence[Any], readings: Sequence[Reading], node: Node
+    ) -> None:
+        """Let the numbers of a tensor be read off `node`, unless something stands for them.
+
+        Args:
+            values: The numbers, among them the symbolic ones that are read.
+            readings: How to read those.
+            node: What computes the tensor.
+        """
         self.used = True
         known = self._nodes
-        for query, values in (
-            (aten.sym_size.int, metadata.shape),
-            (aten.sym_stride.int, metadata.stride),
-        ):
-            for index, value in enumerate(values):
-                if type(value) is SymInt and value.node not in known:
-                    self._track_query(value, query, (node, index))
-        if type(metadata.elements) is SymInt and metadata.elements.node not in known:
-            self._track_query(metadata.elements, aten.sym_numel.default, (node,))
-        if type(metadata.offset) is SymInt and metadata.offset.node not in known:
-            self._track_query(metadata.offset, aten.sym_storage_offset.default, (node,))
+        unread: Unread | None = None
+        for position, _, _, symbol in readings:
+            value = values[position]
+            if value.node in known:
+                continue
+            if unread is None:
+                # One object for all: each is one more for the collector to look at.
+                unread = Unread(node, readings, values)
+            known[value.node] = unread
+            if symbol is not None:
+                self._symbols[symbol] = value.node
 
     def record(
         self, function: Callable[..., Any], args: Sequence[Any], result: Any, *, lazily: bool
     ) -> None:
-        """Record that `function(*args)` computes `result`, at once or when it is used.
+        """Record that `function(*args)` computes `result`, now or when it is used.
 
         A result that is a plain number needs no record: it is known whatever the symbols are.
         """
         if not is_symbolic(result):
             return
-        deferred = Deferred(
-            lambda: self._compute(function, args, result), lambda: self._operands(args)
-        )
+        deferred = Computed(self, function, tuple(args), result.node)
         if not lazily:
-            deferred.force()
-        self.track(result, deferred)
+            deferred.reserve()
+        self._track(result.node, deferred)
+
+    def record_operation(
+        self,
+        function: Callable[[Any, Any], Any],
+        left: SymNode,
+        right: SymNode,
+        result: SymNode,
+        *,
+        lazily: bool,
+    ) -> None:
+        """Do as :meth:`record` does, for two numbers.
+
+        A composite operator computes a dozen numbers on its way: `make bench-trace` shows what each
+        costs.
+        """
+        if result.constant is not None:
+            return
+        if lazily:
+            args = (wrap_number(left), wrap_number(right))
+            self.record(function, args, wrap_number(result), lazily=True)
+            return
+        deferred = Computed(self, function, (self._bound(left), self._bound(right)), result)
+        deferred.place()
+        self._track(result, deferred)
 
     def lower(self, value: Symbolic) -> Node | int | float | bool:
         """Return what stands for `value` in a node's arguments: a number if it is one.
@@ -204,10 +183,6 @@ class SymbolTracker:
         found = self.find(value)
         return self.lower(value) if found is None else found.force()
 
-    def _track_query(self, value: Any, query: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        if isinstance(value, SymInt):
-            self.track(value, Deferred(lambda: self._call(query, args, value)))
-
     def knows(self, value: object) -> bool:
         """Say whether `value` itself is tracked."""
         return is_symbolic(value) and value.node in self._nodes
@@ -216,22 +191,25 @@ class SymbolTracker:
         """Return what stands for `value`, made from tracked symbols if need be; None if one is
         missing.
         """
-        found = self._nodes.get(value.node)
+        found = self._tracked(value.node)
         if found is not None:
             return found
         symbol = self._symbols.get(value.node.expr)
         if symbol is not None:
-            return symbol[0]
+            return self._tracked(symbol)
         self._rebuild(value.node.expr, value)
-        found = self._nodes.get(value.node)
-        if found is None and value.node.expr in self._symbols:
-            return self._symbols[value.node.expr][0]
-        return found
+        return self._tracked(self._symbols.get(value.node.expr, value.node))
 
     def number(self, symbol: sympy.Symbol) -> Symbolic | None:
         """Return the number that a symbol stands for, taken from around the graph if need be."""
         number: Symbolic | None = self._rebuild(symbol)
         return number
+
+    def _tracked(self, number: SymNode) -> Deferred | None:
+        found = self._nodes.get(number)
+        if isinstance(found, Unread):
+            found = self._nodes[number] = found.query(self, number)
+        return found
 
     def _find(self, value: Symbolic) -> Deferred:
         found = self.find(value)
@@ -255,7 +233,7 @@ class SymbolTracker:
         """
         known = self._symbols.get(expression)
         if known is not None:
-            return known[1]
+            return wrap_number(known)
         if expression.is_Integer:
             return int(expression)
         if expression.is_Float:
@@ -278,34 +256,100 @@ class SymbolTracker:
         node = append_placeholder(self._graph, f"captured_number{len(self.captured)}")
         node.meta["val"] = number
         self.captured.append(number)
-        self.track(number, Deferred.made(self._mark(node)))
+        self.track(number, Deferred.made(self._origin.mark(node)))
         return number
 
-    def _operands(self, args: Any) -> Iterator[Deferred]:
+    def operands(self, args: Sequence[Any]) -> Iterator[Deferred]:
+        """Yield what stands for the numbers among arguments, in order."""
         for argument in args:
-            if is_symbolic(argument):
+            if isinstance(argument, Deferred):
+                yield argument
+            elif is_symbolic(argument):
                 yield self._find(argument)
             elif isinstance(argument, (list, tuple)):
-                yield from self._operands(argument)
+                yield from self.operands(argument)
 
-    def _compute(self, function: Callable[..., Any], args: Sequence[Any], result: Any) -> Node:
-        return self._call(function, tuple(self._lowered(argument) for argument in args), result)
+    def bind(self, argument: Any) -> Any:
+        """Return an argument with what stands for its numbers now, in their places."""
+        if is_symbolic(argument):
+            return self._bound(argument.node)
+        if isinstance(argument, (list, tuple)):
+            return tuple([self.bind(item) for item in argument])
+        return argument
 
-    def _lowered(self, argument: Any) -> Any:
+    def lower_argument(self, argument: Any) -> Any:
+        """Return an argument as a node holds it."""
+        if isinstance(argument, Deferred):
+            return argument.force()
         if is_symbolic(argument):
             return self._find(argument).force()
         if isinstance(argument, (list, tuple)):
-            return tuple(self._lowered(item) for item in argument)
+            return tuple([self.lower_argument(item) for item in argument])
         return argument
 
-    def _call(self, function: Callable[..., Any], args: tuple[Any, ...], value: Any) -> Node:
+    def place(self, function: Callable[..., Any], deferred: Deferred) -> Place | None:
+        """Return a place for a call that `deferred` may write; None if it must be written now."""
+        if self._is_watched or not self._origin.is_silent:
+            # What is written on a node tells what goes on now.
+            return None
+        self._placed.append(deferred)
+        return self._writer.take_place(self._name(function))
+
+    def write_all(self) -> None:
+        """Write what has a place, and from now on all at once: somebody looks at the graph."""
+        self._is_watched = True
+        for deferred in self._placed:
+            deferred.force()
+        self._placed.clear()
+
+    def write(
+        self, function: Callable[..., Any], args: tuple[Any, ...], value: Any, place: Place | None
+    ) -> Node:
+        """Write a call that computes `value`, at the end or in its place."""
+        if place is None:
+            node = self._origin.mark(self._writer.call(function, args, None, self._name(function)))
+        else:
+            node = self._writer.fill_place(place, function, args)
+        node.meta["val"] = value
+        return node
+
+    def _track(self, number: SymNode, deferred: Deferred) -> None:
+        self.used = True
+        if number in self._nodes:
+            return
+        if self.arithmetic is not None:
+            self.arithmetic.adopt(number)
+        self._nodes[number] = deferred
+        expression = number.expr
+        if isinstance(expression, sympy.Symbol):
+            self._symbols[expression] = number
+
+    def _bound(self, number: SymNode) -> Any:
+        """Return what stands for a number now, in a place that nobody takes from it; a constant
+        stands for itself.
+        """
+        if number.constant is not None:
+            return number.constant
+        found = self._tracked(number)
+        if found is None:
+            value: Any = wrap_number(number)
+            found = self._find(value)
+        if not found.is_placed:
+            found.reserve()
+        return found
+
+    def _track_query(
+        self, value: Any, query: Callable[..., Any], node: Node, index: int | None = None
+    ) -> None:
+        if isinstance(value, SymInt):
+            self.track(value, Query(self, query, node, index, value))
+
+    def _name(self, function: Callable[..., Any]) -> str:
         name = self._names.get(function)
         if name is None:
             name = re.sub(r"\W+", "_", self._graph._target_to_str(function), flags=re.ASCII)
             self._names[function] = name
-        node = self._mark(self._writer.call(function, args, None, name))
-        node.meta["val"] = value
-        return node
+        return name
 
 
 def append_placeholder(graph: Graph, name: str) -> Node:
