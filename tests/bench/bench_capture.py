@@ -126,7 +126,9 @@ def example(name: str, sizes: str) -> tuple[Any, Any, Any]:
     if sizes == "static":
         return model, inputs, None
     # A batch of one would stand for itself only.
-    several = {key: torch.cat([value] * (4 // value.shape[0])) for key, value in inputs.items()}
+    several = {
+        key: torch.cat([value] * max(1, 4 // value.shape[0])) for key, value in inputs.items()
+    }
     dims = {
         key: {0: Dim.AUTO, 1: Dim.AUTO} if value.dim() == 2 else {0: Dim.AUTO}
         for key, value in several.items()

@@ -190,10 +190,8 @@ def sweep(name: str, is_dynamic: bool, folder: Path) -> Row:
         calls = calls_for(row, name)
         eager_model, _ = made(name)
         eager = calls_of(eager_model, calls, eager_model.state_dict)
-        if not row.theirs and exported is not None:
-            runnable = exported.module(check_guards=False)
-            found = calls_of(runnable, calls_for(row, name), runnable.state_dict)
-            row.theirs = difference(eager, found)
+        if is_dynamic and exported is not None:
+            row.theirs = wrong_with(exported, eager, calls_for(row, name))
         if is_dynamic:
             count = len(ranges_of_exported(exported)) if exported is not None else 0
             row.dimensions = [len(ranges_of(row.program)), count, dimension_count(given)]
@@ -201,11 +199,25 @@ def sweep(name: str, is_dynamic: bool, folder: Path) -> Row:
         check(row, model, eager, folder)
     except Exception as error:  # noqa: BLE001
         row.ours = first_line(error)
+    if is_dynamic and row.program is None and exported is not None:
+        # There is nobody to ask which other sizes would do.
+        model, calls = made(name)
+        row.theirs = wrong_with(exported, calls_of(model, calls, model.state_dict), made(name)[1])
     return row
 
 
+def wrong_with(exported: Any, eager: list[Seen], calls: list[Call]) -> str:
+    """Return how a program of torch's differs from eager, or how it fails, or ""."""
+    runnable = exported.module(check_guards=False)
+    try:
+        compare(eager, calls_of(runnable, calls, runnable.state_dict))
+    except Exception as error:  # noqa: BLE001
+        return first_line(error)
+    return ""
+
+
 def exported_by_torch(name: str, is_dynamic: bool) -> tuple[Any, str]:
-    """Return torch's program, and what is wrong with it in calls of the example's sizes."""
+    """Return torch's program, and of one without dynamic sizes what is wrong with it."""
     model, calls = made(name)
     eager = calls_of(model, calls, model.state_dict)
     model, calls = made(name)
@@ -213,10 +225,7 @@ def exported_by_torch(name: str, is_dynamic: bool) -> tuple[Any, str]:
     exported = torch.export.export(
         model, args, kwargs, **sizes_asked(name, is_dynamic), strict=False
     ).run_decompositions({})
-    if is_dynamic:
-        return exported, ""
-    runnable = exported.module(check_guards=False)
-    return exported, difference(eager, calls_of(runnable, calls, runnable.state_dict))
+    return exported, "" if is_dynamic else wrong_with(exported, eager, calls)
 
 
 def sizes_asked(name: str, is_dynamic: bool) -> dict[str, Any]:
@@ -302,15 +311,6 @@ def compare(expected: list[Seen], found: list[Seen]) -> None:
                 torch.testing.assert_close(second, first, rtol=1e-4, atol=1e-5, equal_nan=True)
             elif type(first) is not type(second) or first != second:
                 raise AssertionError(f"{second!r} instead of {first!r}")
-
-
-def difference(expected: list[Seen], found: list[Seen]) -> str:
-    """Return how what was seen differs, or ""."""
-    try:
-        compare(expected, found)
-    except AssertionError as error:
-        return first_line(error)
-    return ""
 
 
 _RELOAD = """

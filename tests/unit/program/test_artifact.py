@@ -411,6 +411,54 @@ def test_what_is_stored_is_what_was_there(session: hopyard.Session, tmp_path: Pa
     loaded.state["whole"].resize_(100)
 
 
+def scaled_items(body: Callable[..., Any], *operands: Any, factor: float) -> Any:
+    return pytree.tree_map(lambda item: item * factor, body(*operands))
+
+
+SCALED_ITEMS = Hop("scaling__items", eager=scaled_items, summary="Scale items.")
+
+
+class Scaling:
+    @hookimpl
+    def hopyard_register_hops(self) -> Any:
+        yield SCALED_ITEMS
+
+
+SCALING = Scaling()
+
+
+def numbered(x: Tensor) -> Any:
+    return torch.cond(x.sum() > 0, lambda a: (a + 1, 3), lambda a: (a - 1, 4), (x,))
+
+
+REGIONS: dict[str, Callable[[Any], Callable[[Tensor], Any]]] = {
+    "a tensor": lambda op: lambda x: op(lambda a: a + 1, x, factor=2.0),
+    "a tuple": lambda op: lambda x: op(lambda a: (a + 1, a), x, factor=2.0),
+    "a list": lambda op: lambda x: op(lambda a: [a + 1, a * 2], x, factor=2.0),
+    "integers": lambda op: numbered,
+}
+
+
+@pytest.mark.parametrize("returns", [*REGIONS, "a dictionary"])
+def test_what_regions_return_is_kept_or_refused(tmp_path: Path, returns: str) -> None:
+    session = hopyard.Session(plugins=[SCALING], discover=False)
+    operator = session.hop("scaling__items")
+    path, given = tmp_path / "it.pt2", torch.ones(2, 3)
+    if returns == "a dictionary":
+        program = session.capture(lambda x: operator(lambda a: {"one": a}, x, factor=2.0), (given,))
+        with pytest.raises(ArtifactError, match=r"the region .* returns") as raised:
+            program.save(path)
+        assert "tuple of tensors" in raised.value.hint
+        assert list(tmp_path.iterdir()) == []
+        return
+    function = REGIONS[returns](operator)
+    session.capture(function, (given,)).save(path)
+    loaded = session.load(path)
+    for value in (given, -given):
+        found, expected = (pytree.tree_leaves(each(value)) for each in (loaded, function))
+        torch.testing.assert_close(found, expected)
+
+
 class Marked(Tensor):
     """A subclass of which torch would write a pickle."""
 

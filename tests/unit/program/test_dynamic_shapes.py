@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._higher_order_ops import map as torch_map
 from torch.export import Dim
 
 import hopyard
@@ -204,6 +205,17 @@ def test_a_dimension_that_may_be_fixed_is(session: hopyard.Session) -> None:
     assert program.guards == ("x: float32[4, 2] on cpu",)
     with pytest.raises(InputError):
         program(torch.ones(5, 2))
+
+
+def test_a_region_that_was_captured_before_does_not_fix_sizes(session: hopyard.Session) -> None:
+    def function(x: Tensor) -> Any:
+        return torch_map(lambda row: row * 2, x)
+
+    session.capture(function, (torch.ones(2, 3),))
+    program = session.capture(
+        function, (torch.ones(2, 3),), dynamic_shapes=[{0: Dim("rows"), 1: Dim("columns")}]
+    )
+    assert program(torch.ones(5, 4)).tolist() == [[2.0] * 4] * 5
 
 
 MISFITS: dict[str, Any] = {

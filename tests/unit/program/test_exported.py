@@ -71,6 +71,36 @@ def test_compilers_find_examples_of_the_sizes_that_were_captured(dynamic: Any) -
     assert examples[1]["more"]["bias"].shape == (3,)
 
 
+LOWERED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, Any]]] = {
+    "convolution": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), (2, 3, 8, 8), {}),
+    "attention": (
+        lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
+        (2, 4, 8),
+        {"pre_dispatch": True},
+    ),
+    "dynamic": (
+        lambda: nn.Linear(3, 4),
+        (4, 3),
+        {"dynamic_shapes": {"input": {0: Dim("batch", max=16)}}},
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", LOWERED)
+def test_executorch_lowers_and_runs_it(session: Session, name: str) -> None:
+    exir = pytest.importorskip("executorch.exir", exc_type=ImportError)
+    runtime = pytest.importorskip("executorch.runtime", exc_type=ImportError)
+    make, shape, options = LOWERED[name]
+    model, given = make().eval(), torch.randn(shape)
+    with torch.no_grad():
+        program = session.capture(model, (given,), **options)
+        lowered = exir.to_edge_transform_and_lower(program.to_exported_program())
+        loaded = runtime.Runtime.get().load_program(bytes(lowered.to_executorch().buffer))
+        found = loaded.load_method("forward").execute([given])
+        torch.testing.assert_close(found[0], model(given), rtol=1e-4, atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def scaled() -> Any:
     """Return a module that holds an object of a class that is registered with torch."""

@@ -879,6 +879,19 @@ def _known() -> None:
     assert symbolic.statically_known_true(True)
 
 
+@check("compiler.reports_without_guards")
+def _reports() -> None:
+    from torch._dynamo import convert_frame
+
+    reasons = convert_frame.get_and_maybe_log_recompilation_reasons
+    assert reasons.__module__ == "hopyard._torch.compiler"
+    function = torch.compile(lambda x: x + x.shape[0], backend="eager", dynamic=False)
+    function(torch.ones(2))
+    with compiler.reports_without_guards(symbolic.ShapeEnv()):
+        assert function(torch.ones(3)).tolist() == [4.0] * 3
+    torch.compiler.reset()
+
+
 @check("compiler.GraphBreak")
 def _graph_break() -> None:
     def function(x: Tensor) -> Tensor:

@@ -56,6 +56,7 @@ def save_program(program: Program, path: str | PathLike[str]) -> None:
     _refuse_region_results(program)
     writable, calling = write_calling(program)
     exported = to_exported_program(writable)
+    _give_tuples(exported.graph_module)
     manifest = Manifest(
         program.manifest.hopyard,
         program.manifest.torch,
@@ -231,13 +232,24 @@ def _refuse_region_results(program: Program) -> None:
             continue
         result = body.graph.output_node().args[0]
         items = result if isinstance(result, (tuple, list)) else [result]
-        if not all(isinstance(item, Node) for item in items):
+        if not all(isinstance(item, Node | int) for item in items):
             raise ArtifactError(
                 f"the region {name} returns {result}, and a .pt2 file holds only regions that "
-                "return a tensor or a tuple of tensors",
+                "return a tensor or a tuple of tensors and integers",
                 hint="return a tuple of tensors from the body of the region",
                 stage="save",
             )
+
+
+def _give_tuples(graph_module: GraphModule) -> None:
+    """Let regions that return lists return tuples, which are what torch's format has."""
+    for module in graph_module.modules():
+        if not isinstance(module, GraphModule):
+            continue
+        for node in module.graph.nodes:
+            value = node.meta.get("val")
+            if isinstance(node.target, HigherOrderOperator) and type(value) is list:
+                node.meta["val"] = tuple(value)
 
 
 def _hop_names(graph_module: GraphModule) -> set[str]:

@@ -18,9 +18,7 @@ from torch.export.graph_signature import (
     ConstantArgument,
     ExportGraphSignature,
     InputKind,
-    InputSpec,
     OutputKind,
-    OutputSpec,
 )
 
 from .._graph_copy import copy_graph_module
@@ -196,7 +194,7 @@ def _with_inputs(program: Program, values: Mapping[str, Any]) -> Program:
         spec = specs[index]
         leaves[int(key)] = dataclasses.replace(leaves[int(key)], expected=value)
         placeholders[spec.arg.name].meta["val"] = value
-        specs[index] = InputSpec(spec.kind, ConstantArgument(spec.arg.name, value), spec.target)
+        specs[index] = dataclasses.replace(spec, arg=ConstantArgument(spec.arg.name, value))
     return program.replaced(
         convention=dataclasses.replace(program.convention, inputs=tuple(leaves)),
         signature=ExportGraphSignature(specs, list(program.signature.output_specs)),
@@ -211,7 +209,7 @@ def _with_results(program: Program, values: Mapping[str, Any]) -> Program:
     for key, value in values.items():
         index = first + int(key)
         outputs[index] = value
-        specs[index] = OutputSpec(specs[index].kind, ConstantArgument("", value), None)
+        specs[index] = dataclasses.replace(specs[index], arg=ConstantArgument("", value))
     output.args = (tuple(outputs),)
     signature = ExportGraphSignature(list(program.signature.input_specs), specs)
     return program.replaced(signature=signature)

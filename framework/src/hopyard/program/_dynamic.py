@@ -187,9 +187,12 @@ class DynamicInputs:
                 self._decided_at.setdefault(guard.expr, current_location())
             return result
 
+        from .._torch.compiler import reports_without_guards
+
         vars(shape_env)["evaluate_sym_node"] = noting
         try:
-            yield
+            with reports_without_guards(shape_env):
+                yield
         finally:
             del vars(shape_env)["evaluate_sym_node"]
             if around is not None:
