@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hopyard_hookspecs import Hop
 
@@ -53,7 +53,8 @@ def answer(arguments: argparse.Namespace) -> Answer:
 def _samples(definition: Hop, name: str | None) -> list[HopSample]:
     if name is not None:
         with importing_from_working_directory():
-            return list(find_factory(FactoryName.parse(name))())
+            make: Any = find_factory(FactoryName.parse(name))
+            return list(make())
     if definition.kind != "region":
         raise UsageError(
             f"{definition.name} has no body, and only its author knows what it takes",

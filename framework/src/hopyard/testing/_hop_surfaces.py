@@ -19,7 +19,7 @@ from torch.fx import GraphModule
 from torch.nn import Module
 from torch.utils.flop_counter import FlopCounterMode
 
-from hopyard_hookspecs import Hop, hookimpl
+from hopyard_hookspecs import Hop, TracingMode, hookimpl
 
 from .._torch.dispatch import TorchDispatchMode
 from .._torch.fake import FakeTensorMode
@@ -27,7 +27,7 @@ from .._torch.proxies import torch_make_fx
 from .._torch.pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 from ..hops import Operator
 from ..session import Session
-from ..tracing import make_fx
+from ..tracing import TRACING_MODES, make_fx
 from ._effects import observed_effects, same_effects
 
 
@@ -208,7 +208,7 @@ def _joint(tracing: Tracing, operator: Operator, sample: HopSample) -> None:
         if not results or not sources:
             return results
         total = sum((each * each).sum() for each in results)
-        found = torch.autograd.grad(total, sources, allow_unused=True)  # type: ignore[arg-type]
+        found: Any = torch.autograd.grad(total, sources, allow_unused=True)
         return [*results, *(each for each in found if each is not None)]
 
     graph_module = tracing(partial(step, call))(*call.tensors)
@@ -356,21 +356,21 @@ def _flops(operator: Operator, sample: HopSample) -> None:
 class _Wrapped(Tensor):
     """A tensor subclass that knows nothing of the operator: a tensor in a wrapper."""
 
-    inner: Tensor
+    wrapped: Tensor
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> _Wrapped:
-        made = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made = Tensor._make_wrapper_subclass(
             cls, inner.shape, strides=inner.stride(), dtype=inner.dtype, device=inner.device
         )
-        made.inner = inner
-        return made  # type: ignore[no-any-return]
+        made.wrapped = inner
+        return made
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        args, kwargs = tree_map_only(_Wrapped, lambda each: each.inner, (args, dict(kwargs or {})))
+        args, kwargs = tree_map_only(_Wrapped, lambda each: each.wrapped, (args, dict(kwargs or {})))
         return tree_map_only(Tensor, _Wrapped, func(*args, **kwargs))
 
 
@@ -379,7 +379,7 @@ def _subclass(operator: Operator, sample: HopSample) -> None:
     with torch.no_grad():
         plain = tuple(each.detach() for each in call.tensors)
         found = call(*map(_Wrapped, plain))
-        unwrapped = tree_map_only(_Wrapped, lambda each: each.inner, found)
+        unwrapped = tree_map_only(_Wrapped, lambda each: each.wrapped, found)
         if not _same(unwrapped, meant(*plain)):
             raise AssertionError("a call on tensors of a subclass has other results")
 
@@ -401,19 +401,20 @@ def _pickled(operator: Operator, sample: HopSample) -> None:
 
 def _same(found: Any, expected: Any) -> bool:
     with torch.no_grad():
-        pair = [
-            [each for each in tree_leaves(value) if _is_tensor(each)] for value in (found, expected)
-        ]
-        return same_effects(*([each.detach() for each in values] for values in pair))
+        return same_effects(_detached(found), _detached(expected))
 
 
-def _ours(mode: str, *, pre_dispatch: bool = False) -> Tracing:
+def _detached(value: Any) -> list[Tensor]:
+    return [each.detach() for each in tree_leaves(value) if isinstance(each, Tensor)]
+
+
+def _ours(mode: TracingMode, *, pre_dispatch: bool = False) -> Tracing:
     return partial(
         make_fx, tracing_mode=mode, pre_dispatch=pre_dispatch, _allow_non_fake_inputs=True
     )
 
 
-def _torchs(mode: str, *, pre_dispatch: bool = False) -> Tracing:
+def _torchs(mode: TracingMode, *, pre_dispatch: bool = False) -> Tracing:
     return partial(
         torch_make_fx, tracing_mode=mode, pre_dispatch=pre_dispatch, _allow_non_fake_inputs=True
     )
@@ -426,7 +427,7 @@ def _surfaces() -> Iterator[Surface]:
     yield Surface("autocast", _autocast, 'the rule "autograd"')
     yield Surface("fake tensors", _fake, 'the rule "fake"')
     yield Surface("functionalize", _functionalized, 'the rule "functionalize"')
-    for mode in ("real", "fake", "symbolic"):
+    for mode in TRACING_MODES:
         yield Surface(f"hopyard, {mode}", partial(_traced, _ours(mode)), 'the rule "trace"')
         yield Surface(
             f"torch's make_fx, {mode}", partial(_traced, _torchs(mode)), 'the rule "torch-trace"'
