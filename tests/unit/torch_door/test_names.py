@@ -288,6 +288,12 @@ def _operators() -> None:
     assert not any(argument.is_out for argument in aten.add_.Tensor._schema.arguments)
 
 
+@check("dispatch.internal_overlap")
+def _overlaps() -> None:
+    assert dispatch.internal_overlap(torch.ones(2, 3).t()) == 0
+    assert dispatch.internal_overlap(torch.ones(3).expand(2, 3)) == 1
+
+
 @check("dispatch.autograd_would_have_decomposed")
 def _decomposes() -> None:
     x = torch.ones(2)
