@@ -370,7 +370,9 @@ class _Wrapped(Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        args, kwargs = tree_map_only(_Wrapped, lambda each: each.wrapped, (args, dict(kwargs or {})))
+        args, kwargs = tree_map_only(
+            _Wrapped, lambda each: each.wrapped, (args, dict(kwargs or {}))
+        )
         return tree_map_only(Tensor, _Wrapped, func(*args, **kwargs))
 
 
