@@ -737,6 +737,16 @@ def in_torchs_tracer(function: Callable[[Tensor], Any]) -> Iterator[fx.GraphModu
     yield make_fx(function)(torch.ones(2))
 
 
+@check("proxies.torch_make_fx")
+def _torch_make_fx() -> None:
+    graph_module = proxies.torch_make_fx(torch.sin, tracing_mode="fake")(torch.ones(2))
+    assert [node.op for node in graph_module.graph.nodes] == [
+        "placeholder",
+        "call_function",
+        "output",
+    ]
+
+
 @check("proxies.ProxyTorchDispatchMode", "proxies.current_proxy_mode", "proxies.suspend_tracing")
 def _proxy_mode() -> None:
     assert proxies.current_proxy_mode() is None
