@@ -318,6 +318,12 @@ def _operators() -> None:
     assert not any(argument.is_out for argument in aten.add_.Tensor._schema.arguments)
 
 
+@check("dispatch.internal_overlap")
+def _overlaps() -> None:
+    assert dispatch.internal_overlap(torch.ones(2, 3).t()) == 0
+    assert dispatch.internal_overlap(torch.ones(3).expand(2, 3)) == 1
+
+
 @check("dispatch.autograd_would_have_decomposed")
 def _decomposes() -> None:
     x = torch.ones(2)
@@ -759,6 +765,16 @@ def in_torchs_tracer(function: Callable[[Tensor], Any]) -> Iterator[fx.GraphModu
     from torch.fx.experimental.proxy_tensor import make_fx
 
     yield make_fx(function)(torch.ones(2))
+
+
+@check("proxies.torch_make_fx")
+def _torch_make_fx() -> None:
+    graph_module = proxies.torch_make_fx(torch.sin, tracing_mode="fake")(torch.ones(2))
+    assert [node.op for node in graph_module.graph.nodes] == [
+        "placeholder",
+        "call_function",
+        "output",
+    ]
 
 
 @check("proxies.ProxyTorchDispatchMode", "proxies.current_proxy_mode", "proxies.suspend_tracing")

@@ -6,6 +6,7 @@ from contextlib import contextmanager as _contextmanager
 from typing import Any as _Any
 
 from torch import _C
+from torch import _debug_has_internal_overlap as internal_overlap
 from torch._C import DispatchKey as DispatchKey
 from torch._C import _AutoDispatchBelowAutograd as below_autograd
 from torch._C import _DisableAutocast as without_autocast
@@ -90,6 +91,7 @@ __all__ = [
     "higher_order_operators",
     "included_dispatch_keys",
     "infra_mode",
+    "internal_overlap",
     "is_any_autocast_enabled",
     "is_cudnn_enabled",
     "is_dispatch_key_excluded",

@@ -22,6 +22,7 @@ from torch.fx.experimental.proxy_tensor import _ProxyTensor as TrackedTensor
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing as suspend_tracing
 from torch.fx.experimental.proxy_tensor import get_proxy_mode as _mode_above_or_below
 from torch.fx.experimental.proxy_tensor import get_proxy_slot as get_proxy_slot
+from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
 from torch.fx.experimental.proxy_tensor import track_tensor_tree as track_tensor_tree
 
 _PROXY_SLOT = _TorchDispatchModeKey.PROXY
@@ -66,6 +67,7 @@ __all__ = [
     "set_active_tracer",
     "set_tracing_flag",
     "suspend_tracing",
+    "torch_make_fx",
     "trace_subgraph_with_torch",
     "tracing_flag",
     "track_tensor_tree",

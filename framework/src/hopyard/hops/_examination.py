@@ -17,7 +17,7 @@ from torch.fx import GraphModule
 
 from hopyard_hookspecs import TracingMode
 
-from .._torch.dispatch import without_autocast, without_infra_mode
+from .._torch.dispatch import internal_overlap, without_autocast, without_infra_mode
 from .._torch.fake import detect_fake_mode, is_fake
 from .._torch.functional import FUNCTIONAL_SLOT, functional_value
 from .._torch.provenance import next_autograd_number
@@ -357,4 +357,4 @@ def _layout(tensor: Tensor) -> tuple[int, ...]:
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    return tensor.layout is torch.strided and torch._debug_has_internal_overlap(tensor) == 0
+    return tensor.layout is torch.strided and internal_overlap(tensor) == 0
