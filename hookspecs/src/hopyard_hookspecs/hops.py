@@ -32,6 +32,9 @@ class Hop:
             `(*operands)` for an operator. The default runs the body.
         kind: A region carries a body that tracers descend into; an operator does not.
         summary: One line for listings.
+        writes: Whether a body may change what it is given in place. If not, which is safer, a
+            tracer refuses such a body; if so, the calls are kept in graphs whether or not their
+            results are used.
         rules: Replacements of default rules by surface, for example
             `{"autograd": my_autograd_rule}`. `hopyard.hops` lists the surfaces.
     """
@@ -41,6 +44,7 @@ class Hop:
     kind: HopKind = "region"
     summary: str = ""
     rules: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    writes: bool = False
 
     def __post_init__(self) -> None:
         check_hop(self.name)

@@ -159,6 +159,36 @@ def _below_autograd() -> None:
     assert (x * 2).requires_grad
 
 
+@check("dispatch.HopSchemaGenerator")
+def _hop_schema() -> None:
+    generator = dispatch.HopSchemaGenerator(torch.ops.higher_order.cond)
+    generator.add_arg("operand", torch.ones(1), is_mutated=True)
+    generator.add_output(torch.ones(1))
+    (argument,) = generator.gen_schema().arguments
+    assert argument.is_write
+
+
+@check("dispatch.dispatch_keys_of")
+def _dispatch_keys() -> None:
+    x = torch.ones(1)
+    every = torch._C._dispatch_keyset_full()
+    assert "Autograd" in dispatch.dispatch_keys_of([x], every).highestPriorityTypeId().name
+    with dispatch.below_autograd(), fake.FakeTensorMode():
+        found = dispatch.dispatch_keys_of([x], every).highestPriorityTypeId()
+    assert found == dispatch.DispatchKey.PythonTLSSnapshot
+
+
+@check("proxies.run_with_notes")
+def _runs_with_notes() -> None:
+    graph_module = fx.symbolic_trace(lambda x: x.sin())
+    assert proxies.run_with_notes(graph_module) is graph_module
+    assert proxies.run_with_notes(torch.sin) is torch.sin
+    with fx.traceback.preserve_node_meta():
+        run = proxies.run_with_notes(graph_module)
+    assert run is not graph_module
+    assert run(torch.zeros(1)).equal(torch.zeros(1))
+
+
 @check("dispatch.is_dispatch_key_excluded")
 def _excluded_keys() -> None:
     key = dispatch.DispatchKey.AutogradFunctionality

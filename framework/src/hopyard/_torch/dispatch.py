@@ -26,12 +26,14 @@ from torch._C._functorch import TransformType as TransformType
 from torch._C._functorch import get_unwrapped as untransformed
 from torch._C._functorch import is_functorch_wrapped_tensor as is_transformed
 from torch._C._functorch import peek_interpreter_stack as current_transform
+from torch._higher_order_ops.schema import HopSchemaGenerator as HopSchemaGenerator
 from torch._library.utils import get_layout_constraint_tag as layout_constraint
 from torch._ops import HigherOrderOperator as HigherOrderOperator
 from torch._ops import OpOverload as OpOverload
 from torch._ops import OpOverloadPacket as OpOverloadPacket
 from torch._ops import _get_dispatch_mode_pre_dispatch as _mode_above_autograd
 from torch._ops import _higher_order_ops as higher_order_operators
+from torch._ops import key_extractor as dispatch_keys_of
 from torch.library import _impls as registered_kernels
 from torch.overrides import _get_current_function_mode_stack as function_mode_stack
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
@@ -71,6 +73,7 @@ __all__ = [
     "PROXY_SLOT",
     "DispatchKey",
     "HigherOrderOperator",
+    "HopSchemaGenerator",
     "OpOverload",
     "OpOverloadPacket",
     "TorchDispatchMode",
@@ -80,6 +83,7 @@ __all__ = [
     "current_dispatch_mode",
     "current_transform",
     "disable_torch_dispatch",
+    "dispatch_keys_of",
     "dispatch_mode_count",
     "dispatch_mode_stack",
     "excluded_dispatch_keys",

@@ -6,6 +6,7 @@ from typing import Any as _Any
 
 from torch._C import _get_dispatch_mode as _mode_in
 from torch._C import _TorchDispatchModeKey
+from torch._higher_order_ops.utils import _maybe_run_with_interpreter as run_with_notes
 from torch._higher_order_ops.utils import reenter_make_fx as trace_subgraph_with_torch
 from torch._higher_order_ops.utils import register_fake as register_fake_rule
 from torch.fx import _symbolic_trace
@@ -62,6 +63,7 @@ __all__ = [
     "get_proxy_slot",
     "keep_slots",
     "register_fake_rule",
+    "run_with_notes",
     "set_active_tracer",
     "set_tracing_flag",
     "suspend_tracing",

@@ -22,9 +22,11 @@ may replace in `Hop.rules`.
 
 from __future__ import annotations
 
+from ._effects import Effects as Effects
+from ._effects import effects_of_call as effects_of_call
 from ._operator import Operator as Operator
 from ._operator import is_eager as is_eager
+from ._provider import provider_of as provider_of
 from ._registry import bind as bind
 from ._registry import bound as bound
-from ._registry import provider_of as provider_of
 from ._rules import SURFACES as SURFACES

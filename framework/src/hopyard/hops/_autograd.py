@@ -20,8 +20,6 @@ from .._torch.dispatch import below_autograd, infra_mode, without_autocast
 from .._torch.functional import FUNCTIONAL_SLOT
 from .._torch.predispatch import is_dual_level_entered
 from .._torch.pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
-from ..errors import UnsupportedError
-from ..tracing import current_location
 from ._captures import Lifted, name_of
 from ._examination import Examination, NotExaminable, examine
 
@@ -54,21 +52,22 @@ def record_gradient(operator: Operator, *args: Any, **kwargs: Any) -> Any:
     if not operator.is_recorded(args, kwargs) or is_dual_level_entered():
         return operator.see_through(*args, **kwargs)
     if not torch.is_grad_enabled():
-        return _below(operator, args, kwargs)
+        with below_autograd():
+            return operator(*args, **kwargs)
     wanted = any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves(args))
     if operator.definition.kind == "operator":
         return _record_operator(operator, args, kwargs, wanted)
     # Functional tensors do not tell, below autograd, whether they require grad.
     if not wanted and infra_mode(FUNCTIONAL_SLOT) is None:
         try:
-            with _heard():
-                return _below(operator, args, kwargs)
+            with _heard(), below_autograd():
+                return operator(*args, **kwargs)
         except GradientWanted:
             pass
     body, operands = args[0], args[1:]
     call = functools.partial(operator.definition.eager, body, **kwargs)
     try:
-        found = examine(call, operands, gradient=True, body=body, name=operator.name())
+        found = examine(call, operands, gradient=True, body=body, operator=operator)
     except NotExaminable:
         return operator.see_through(*args, **kwargs)
     if found.gradient is None:
@@ -87,7 +86,7 @@ def _record_operator(
         return operator.see_through(*args, **kwargs) if wanted else _below(operator, args, kwargs)
     call = functools.partial(operator.definition.eager, **kwargs)
     try:
-        found = examine(call, args, gradient=True, body=call, name=operator.name())
+        found = examine(call, args, gradient=True, body=call, operator=operator)
     except NotExaminable:
         return operator.see_through(*args, **kwargs)
     if found.gradient is None:
@@ -104,7 +103,7 @@ def _below(operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def refuse_lost_gradients(
-    operator: Operator, body: Callable[..., Any], captured: Sequence[Tensor]
+    operator: Operator, body: Callable[..., Any], captured: Sequence[Any]
 ) -> None:
     """Give notice of captured tensors whose gradient a node below autograd would not have.
 
@@ -113,17 +112,15 @@ def refuse_lost_gradients(
         UnsupportedError: There is one, and nobody asks.
     """
     for tensor in captured:
-        if not (tensor.requires_grad and torch.is_grad_enabled()):
+        if not (_is_tensor(tensor) and tensor.requires_grad and torch.is_grad_enabled()):
             continue
         if _listening.active:
             raise GradientWanted
         name = name_of(tensor, body)
-        raise UnsupportedError(
-            f"the body of {operator.name()} captures {repr(name) if name else 'a tensor'}, which "
-            "requires grad, and its gradient would be lost",
-            hint="pass the tensor as an operand, or capture under torch.no_grad()",
-            stage=operator.name(),
-            location=current_location(),
+        raise operator.refusal(
+            f"captures {repr(name) if name else 'a tensor'}, which requires grad, and its gradient "
+            "would be lost",
+            "pass the tensor as an operand, or capture under torch.no_grad()",
         )
 
 
@@ -147,7 +144,7 @@ class _Call:
     """One call, as the function that autograd is told of.
 
     Attributes:
-        inputs: The leaves of the operands, then what the body captures.
+        inputs: The leaves of the operands, then the tensors and numbers that the body captures.
         fresh: Which leaves of the result are tensors that the call made, once it has run.
         result: The leaves of the result and their structure, once it has run.
     """
@@ -163,7 +160,8 @@ class _Call:
 
     def __post_init__(self) -> None:
         leaves, self._spec = tree_flatten(tuple(self.operands))
-        self.inputs = [*leaves, *self.found.captured]
+        self._count = len(leaves)
+        self.inputs = [*leaves, *self.found.captured, *self.found.numbers]
         self.tensors = [index for index, value in enumerate(self.inputs) if _is_tensor(value)]
 
     def apply(self) -> Any:
@@ -183,8 +181,9 @@ class _Call:
         inputs = list(self.inputs)
         for index, tensor in zip(self.tensors, tensors, strict=True):
             inputs[index] = tensor
-        count = len(inputs) - len(self.found.captured)
-        operands = [*tree_unflatten(inputs[:count], self._spec), *inputs[count:]]
+        count = self._count + len(self.found.captured)
+        operands = list(tree_unflatten(inputs[: self._count], self._spec))
+        operands += inputs[self._count : count]
         if self.body is not None:
             operands.insert(0, Lifted(self.body, self.found.captured))
         with below_autograd():
@@ -249,8 +248,10 @@ class _Recorded(torch.autograd.Function):
             found = ctx.call.backward(ctx.saved_tensors, gradients)
         if torch.is_grad_enabled():
             sources = [each for each in (*ctx.saved_tensors, *gradients) if each.requires_grad]
-            name = ctx.call.operator.name()
-            found = [each if each is None else _Once.apply(name, each, *sources) for each in found]
+            operator = ctx.call.operator
+            found = [
+                each if each is None else _Once.apply(operator, each, *sources) for each in found
+            ]
         return None, *found
 
 
@@ -258,19 +259,18 @@ class _Once(torch.autograd.Function):
     """A gradient that has none of its own: what the body did without autograd, it would forget."""
 
     @staticmethod
-    def forward(ctx: Any, name: str, gradient: Tensor, *sources: Tensor) -> Tensor:
+    def forward(ctx: Any, operator: Operator, gradient: Tensor, *sources: Tensor) -> Tensor:
         """Return the gradient."""
-        ctx.name = name
+        ctx.operator = operator
         return gradient.view_as(gradient)
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
         """Refuse."""
-        raise UnsupportedError(
-            f"the gradient of {ctx.name} is differentiated once more in a capture",
-            hint="differentiate twice outside of the capture, or give the operator a rule for "
+        raise ctx.operator.refusal(
+            "is differentiated twice in a capture",
+            "differentiate twice outside of the capture, or give the operator a rule for "
             "'autograd' that runs its body",
-            stage=ctx.name,
         )
 
 

@@ -122,10 +122,10 @@ class Lifted:
 
 
 def name_of(wanted: Any, body: Callable[..., Any]) -> str:
-    """Return by which variable a body captures a tensor; "" if it cannot be told.
+    """Return by which variable a body captures something; "" if it cannot be told.
 
     Args:
-        wanted: The tensor, or the node of autograd that made it.
+        wanted: A tensor or number, or the node of autograd that made a tensor.
         body: The body.
     """
     for name, value in _variables(body, set()):

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from hopyard_hookspecs import Hop
+
 from .._torch.dispatch import HigherOrderOperator, OpOverload
 from .._torch.pytree import tree_leaves
 
@@ -100,6 +102,35 @@ def effects_of(graph_module: GraphModule) -> Effects:
         views=tuple(views),
         shared=tuple(shared),
         random=analysis.random,
+    )
+
+
+def effects_of_call(node: Node) -> Effects | None:
+    """Return what a call of an operator of :mod:`hopyard.hops` does besides computing outputs.
+
+    Inputs are the leaves of the operands; outputs are those of the body.
+
+    Returns:
+        None for any other call, and if the body is no graph: it may do anything.
+    """
+    if not isinstance(getattr(node.target, "definition", None), Hop):
+        return None
+    if node.target.definition.kind == "operator":  # type: ignore[union-attr]
+        # Such a call is refused where it is recorded if it does more.
+        return Effects()
+    owner = node.graph.owning_module
+    body = node.args[0] if node.args else None
+    if owner is None or not _is_graph(owner, body):
+        return None
+    return effects_of(getattr(owner, str(body.target)))  # type: ignore[union-attr]
+
+
+def may_write(graph_module: GraphModule) -> bool:
+    """Say whether it takes a look at the operators of a graph to know that it writes to nothing."""
+    return any(
+        isinstance(node.target, HigherOrderOperator)
+        or (isinstance(node.target, OpOverload) and node.target._schema.is_mutable)
+        for node in graph_module.graph.nodes
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from .._torch.fake import detect_fake_mode, is_fake
 from .._torch.functional import FUNCTIONAL_SLOT, functional_value
 from .._torch.provenance import next_autograd_number
 from .._torch.pytree import tree_flatten, tree_leaves, tree_unflatten
+from .._torch.symbolic import ShapeEnv
 from ..errors import CaptureError, UnsupportedError
 from ..tracing import (
     Placeholder,
@@ -34,6 +35,10 @@ from ..tracing import (
 from . import _function_modes as function_modes
 from ._captures import Find, StandIns, looking, name_of
 from ._effects import Effects, effects_of
+from ._provider import provider_of
+
+if TYPE_CHECKING:
+    from ._operator import Operator
 
 
 class _Unliftable(UnsupportedError):
@@ -64,16 +69,20 @@ class Gradient:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What tracing a call has shown. Its inputs are the leaves of the operands, then the captured.
+    """What tracing a call has shown.
+
+    Its inputs are the leaves of the operands, then the tensors and the numbers that it captures.
 
     Attributes:
         captured: The tensors that the body captures, as the body sees them.
+        numbers: The symbolic numbers that it captures.
         effects: What the call does besides computing outputs.
         differentiable: The outputs that have a gradient; empty if that was not asked for.
         gradient: Their gradient; None if it was not asked for or no input has one.
     """
 
     captured: tuple[Tensor, ...]
+    numbers: tuple[Any, ...]
     effects: Effects
     differentiable: tuple[int, ...] = ()
     gradient: Gradient | None = None
@@ -85,7 +94,7 @@ def examine(
     *,
     gradient: bool,
     body: Callable[..., Any],
-    name: str,
+    operator: Operator,
 ) -> Examination:
     """Trace `call(*operands)` aside.
 
@@ -95,13 +104,13 @@ def examine(
         gradient: Whether its gradient is wanted, of the operands and captured tensors that require
             grad.
         body: The body that it runs, for error messages.
-        name: The name of the operator.
+        operator: The operator.
 
     Raises:
         NotExaminable: It cannot be traced aside.
         UnsupportedError: The body captures what cannot become an operand.
     """
-    return _Examiner(call, operands, body, name).run(gradient)
+    return _Examiner(call, operands, body, operator).run(gradient)
 
 
 class _Examiner:
@@ -110,11 +119,11 @@ class _Examiner:
         call: Callable[..., Any],
         operands: Sequence[Any],
         body: Callable[..., Any],
-        name: str,
+        operator: Operator,
     ) -> None:
         self._call = call
         self._body = body
-        self._name = name
+        self._operator = operator
         self._leaves, self._spec = tree_flatten(tuple(operands))
         self._captured: list[Tensor] = []
         self._stand_ins: list[Tensor] = []
@@ -127,12 +136,16 @@ class _Examiner:
         self._gradient = False
         self._enclosing: Find | None = None
         self._output_count = 0
+        self._numbers: tuple[Any, ...] = ()
         plain = [functional_value(leaf) for leaf in self._leaves if isinstance(leaf, Tensor)]
         fake_mode = detect_fake_mode(plain)
         mode: TracingMode = "real"
         if fake_mode is not None:
             mode = "fake" if fake_mode.shape_env is None else "symbolic"
         self._tracer = Tracer(TracingOptions(mode, fake_mode))
+        if fake_mode is not None and fake_mode.shape_env is not None:
+            shape_env = fake_mode.shape_env
+            self._tracer.recorder.symbols.ask = lambda symbol: _number(shape_env, symbol)
         self._start = next_autograd_number()
 
     def run(self, gradient: bool) -> Examination:
@@ -145,13 +158,19 @@ class _Examiner:
             placeholders = [Placeholder(f"operand{index}") for index in range(len(values))]
             function = self._with_gradient if gradient else self._alone
             try:
-                traced = self._tracer.trace(function, values, placeholders, self._name)
+                traced = self._tracer.trace(function, values, placeholders, self._operator.name())
             except _Unliftable:
                 raise
             except CaptureError as error:
                 raise NotExaminable from error
         region = lift_captured(traced, self._is_lifted)
-        order = [*range(len(self._leaves)), *(self._place(each) for each in region.captured)]
+        self._numbers = tuple(self._tracer.recorder.symbols.captured)
+        tensors = len(self._leaves) + len(self._captured)
+        order = [
+            *range(len(self._leaves)),
+            *range(tensors, tensors + len(self._numbers)),
+            *(self._place(each) for each in region.captured),
+        ]
         self._refuse_left_over(region.graph_module)
         return self._conclude(region.graph_module, order)
 
@@ -243,8 +262,8 @@ class _Examiner:
 
     def _place(self, value: Tensor) -> int:
         """Return which input a lifted tensor is; output gradients are counted on from them."""
-        inputs = len(self._leaves) + len(self._captured)
         if id(value) in self._tangents:
+            inputs = len(self._leaves) + len(self._captured) + len(self._numbers)
             return inputs + self._tangents[id(value)]
         return len(self._leaves) + self._places[id(value)]
 
@@ -280,10 +299,12 @@ class _Examiner:
 
     def _unliftable(self, name: str) -> _Unliftable:
         return _Unliftable(
-            f"the body of {self._name} captures {repr(name) if name else 'a tensor'} and hands it "
-            "to code that torch's function modes do not see, so that it cannot become an operand",
+            f"a call of {self._operator.name()} captures {repr(name) if name else 'a tensor'} and "
+            "hands it to code that torch's function modes do not see, so that it cannot become an "
+            "operand",
             hint="pass it as an operand",
-            stage=self._name,
+            plugin=provider_of(self._operator.definition),
+            stage=self._operator.name(),
             location=current_location(),
         )
 
@@ -292,10 +313,10 @@ class _Examiner:
         effects = effects_of(graph_module).renamed(dict(enumerate(order)), outputs)
         captured = tuple(self._captured)
         if not self._wanted:
-            return Examination(captured, effects, self._differentiable)
+            return Examination(captured, self._numbers, effects, self._differentiable)
         takes = tuple(order[index] for index in _keep_gradients(graph_module))
         gradient = Gradient(graph_module, takes, self._wanted, self._layouts)
-        return Examination(captured, effects, self._differentiable, gradient)
+        return Examination(captured, self._numbers, effects, self._differentiable, gradient)
 
 
 def _keep_gradients(graph_module: GraphModule) -> list[int]:
@@ -314,6 +335,12 @@ def _keep_gradients(graph_module: GraphModule) -> list[int]:
             graph.erase_node(node)
     graph_module.recompile()
     return kept
+
+
+def _number(shape_env: ShapeEnv, symbol: Any) -> torch.SymInt | None:
+    hint = shape_env.backed_var_to_val.get(symbol)
+    number = shape_env.create_symintnode(symbol, hint=None if hint is None else int(hint))
+    return number if isinstance(number, torch.SymInt) else None
 
 
 def _requires_grad(value: Any) -> bool:

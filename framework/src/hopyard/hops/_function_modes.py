@@ -12,7 +12,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from .._torch.dispatch import function_mode_stack
-from .._torch.provenance import function_mode_count, pop_function_mode, push_function_mode
+from .._torch.provenance import (
+    TorchFunctionMetadataMode,
+    function_mode_count,
+    pop_function_mode,
+    push_function_mode,
+)
 
 
 class _State(threading.local):
@@ -23,7 +28,7 @@ class _State(threading.local):
 _state = _State()
 
 
-def has_new() -> bool:
+def are_new() -> bool:
     """Say whether function modes are active that a call has yet to pass."""
     return bool(function_mode_count()) and not _state.passing
 
@@ -44,7 +49,7 @@ def are_passed() -> bool:
 
 
 @contextmanager
-def hidden() -> Generator[None, None, None]:
+def hiding() -> Generator[None, None, None]:
     """Keep the modes that a call has passed until its body runs."""
     modes, _state.passing = _state.passing, ()
     before, _state.hidden = _state.hidden, modes
@@ -55,9 +60,14 @@ def hidden() -> Generator[None, None, None]:
 
 
 @contextmanager
-def shown() -> Generator[None, None, None]:
-    """Put the hidden modes back for the author's or the user's code."""
-    modes, _state.hidden = _state.hidden, ()
+def shown(*, notes: bool = True) -> Generator[None, None, None]:
+    """Put the hidden modes back for the author's or the user's code.
+
+    Args:
+        notes: Whether torch's own mode is put back that notes which function a node comes from.
+    """
+    hidden, _state.hidden = _state.hidden, ()
+    modes = [mode for mode in hidden if notes or type(mode) is not TorchFunctionMetadataMode]
     for mode in modes:
         push_function_mode(mode)
     try:
@@ -65,4 +75,4 @@ def shown() -> Generator[None, None, None]:
     finally:
         for _ in modes:
             pop_function_mode()
-        _state.hidden = modes
+        _state.hidden = hidden

@@ -10,9 +10,7 @@ from torch import Tensor
 
 from .._torch.dispatch import current_transform
 from .._torch.functional import FunctionalTensorMode, functional_value, functionalized
-from .._torch.pytree import tree_flatten, tree_leaves, tree_unflatten
-from ..errors import UnsupportedError
-from ..tracing import current_location
+from .._torch.pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 from ._captures import Lifted, name_of
 from ._examination import NotExaminable, examine
 
@@ -40,7 +38,7 @@ def functionalize_region(
         with context.redispatch_to_next():
             transformed = current_transform() is not None
             if not transformed:
-                found = examine(call, operands, gradient=False, body=body, name=operator.name())
+                found = examine(call, operands, gradient=False, body=body, operator=operator)
     except NotExaminable:
         return _see_through(context, operator, body, *operands, **config)
     if transformed:
@@ -65,17 +63,21 @@ def functionalize_region(
     ]
     lifted = Lifted(body, captured)
 
+    specs: list[TreeSpec] = []
+
     def returning(*values: Any) -> Any:
-        output = lifted(*values)
+        outputs, spec = tree_flatten(lifted(*values))
+        specs.append(spec)
         given = tree_leaves(values)
-        return output, [given[places.index(index)] for index in written]
+        return (*outputs, *(given[places.index(index)] for index in written))
 
     pure = _functional(context, returning if written else lifted)
     unwrapped = context.unwrap_tensors((*operands, *captured))
     with context.redispatch_to_next():
         result = operator(pure, *unwrapped, **config)
     if written:
-        result, values = result
+        values = result[specs[0].num_leaves :]
+        result = tree_unflatten(result[: specs[0].num_leaves], specs[0])
         for index, value in zip(written, values, strict=True):
             context.replace(leaves[index], value)
             context.commit_update(leaves[index])
@@ -102,10 +104,9 @@ def functionalize_operator(context: Any, operator: Operator, *args: Any, **kwarg
     memory = {_memory(leaf) for leaf in tree_leaves(result) if _is_tensor(leaf)}
     for (index, tensor), version in zip(tensors, versions, strict=True):
         if _version(tensor) != version:
-            raise _refusal(operator, f"changes operand {index} in place", "clone it first")
+            raise operator.refusal(f"changes operand {index} in place", "clone it first")
         if _memory(tensor) in memory:
-            raise _refusal(
-                operator,
+            raise operator.refusal(
                 f"returns operand {index} or a view of it",
                 "return a clone",
             )
@@ -129,14 +130,12 @@ def _see_through(context: Any, operator: Operator, *args: Any, **kwargs: Any) ->
 def _refuse_aliasing(operator: Operator, effects: Effects, names: Sequence[str]) -> None:
     for index, inputs in effects.views:
         given = ", ".join(names[place] for place in sorted(inputs))
-        raise _refusal(
-            operator,
+        raise operator.refusal(
             f"returns, as output {index}, a view of {given}",
             "return a clone of it",
         )
     for one, other in effects.shared:
-        raise _refusal(
-            operator,
+        raise operator.refusal(
             f"returns two outputs, {one} and {other}, that share memory",
             "return a clone of one of them",
         )
@@ -146,17 +145,15 @@ def _refuse_writes(
     operator: Operator, effects: Effects, leaves: Sequence[Any], names: Sequence[str]
 ) -> None:
     if effects.writes_constants:
-        raise _refusal(operator, "changes a constant in place", "pass the tensor as an operand")
+        raise operator.refusal("changes a constant in place", "pass the tensor as an operand")
     for index in effects.written:
         if not operator.runs_its_body:
-            raise _refusal(
-                operator,
+            raise operator.refusal(
                 f"changes {names[index]} in place, and does more than run its body",
                 "return the new value instead, or clone it first",
             )
         if functional_value(leaves[index]) is leaves[index]:
-            raise _refusal(
-                operator,
+            raise operator.refusal(
                 f"changes {names[index]} in place, which is not part of the functionalized program",
                 "pass it as an operand",
             )
@@ -165,20 +162,10 @@ def _refuse_writes(
             if place == index or not _is_tensor(leaf):
                 continue
             if _memory(functional_value(leaf)) == memory:
-                raise _refusal(
-                    operator,
+                raise operator.refusal(
                     f"changes {names[index]} in place, which shares memory with {names[place]}",
                     "clone one of them first",
                 )
-
-
-def _refusal(operator: Operator, what: str, hint: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"a call of {operator.name()} {what}",
-        hint=hint,
-        stage=operator.name(),
-        location=current_location(),
-    )
 
 
 def _is_tensor(value: Any) -> bool:

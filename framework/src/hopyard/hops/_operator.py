@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+from torch.overrides import handle_torch_function, has_torch_function
 
 from hopyard_hookspecs import Hop
 from hopyard_hookspecs.hops import call_body
@@ -18,18 +19,21 @@ from .._torch.dispatch import (
     HigherOrderOperator,
     current_dispatch_mode,
     current_transform,
+    dispatch_keys_of,
     dispatch_mode_count,
     is_dispatch_key_excluded,
 )
 from .._torch.fake import FakeTensor
 from .._torch.predispatch import is_dispatch_key_included
 from .._torch.proxies import current_proxy_mode
+from .._torch.pytree import tree_leaves
 from ..errors import UnsupportedError, UsageError
 from ..tracing import current_location
 from . import _function_modes as function_modes
 from ._captures import name_of
+from ._provider import provider_of
+from ._schema import schema_of
 
-_AUTOGRAD = DispatchKey.AutogradCPU
 _PLAIN_TENSORS = (Tensor, Parameter)
 
 
@@ -73,24 +77,25 @@ class Operator(HigherOrderOperator):
             )
         if is_eager(args):
             return self.definition.eager(*args, **kwargs)
-        if not function_modes.has_new():
-            return super().__call__(*args, **kwargs)
-        with function_modes.passing():
-            return super().__call__(*args, **kwargs)
-
-    def dispatch(self, /, dispatch_key: DispatchKey, *args: Any, **kwargs: Any) -> Any:
-        """Find the rule for a call; called by torch."""
-        if function_modes.are_passed():
-            with function_modes.hidden():
-                return self.dispatch(dispatch_key, *args, **kwargs)
-        if dispatch_key == DispatchKey.Python and not is_dispatch_key_excluded(
-            DispatchKey.AutogradFunctionality
-        ):
-            # No operand has ever been seen by autograd; what the body captures may have been.
-            dispatch_key = _AUTOGRAD
-        if dispatch_key == DispatchKey.Python and self._is_for_strangers(args, kwargs):
-            return self.see_through(*args, **kwargs)
-        return super().dispatch(dispatch_key, *args, **kwargs)
+        # What torch's class does, in one frame: its tracer walks the stack for each operator.
+        leaves = tree_leaves((args, kwargs))
+        if has_torch_function(leaves):
+            if not function_modes.are_new():
+                return handle_torch_function(self, leaves, *args, **kwargs)
+            with function_modes.passing():
+                return handle_torch_function(self, leaves, *args, **kwargs)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        key = dispatch_keys_of(tensors, self.non_fallthrough_keys).highestPriorityTypeId()
+        if key == DispatchKey.Python:
+            if not is_dispatch_key_excluded(DispatchKey.AutogradFunctionality):
+                # No operand knows autograd; what the body captures may.
+                key = DispatchKey.AutogradCPU
+            elif self._is_for_strangers(args, kwargs):
+                return self.see_through(*args, **kwargs)
+        if not function_modes.are_passed():
+            return self.dispatch(key, *args, **kwargs)
+        with function_modes.hiding():
+            return self.dispatch(key, *args, **kwargs)
 
     def see_through(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the eager definition, so that whoever is active sees its operators."""
@@ -107,7 +112,7 @@ class Operator(HigherOrderOperator):
             return not self._is_for_strangers(args, kwargs)
         return current_proxy_mode() is not None and not self._is_for_strangers(args, kwargs)
 
-    def check_captures(self, body: Callable[..., Any], captured: Sequence[Tensor]) -> None:
+    def check_captures(self, body: Callable[..., Any], captured: Sequence[Any]) -> None:
         """Refuse what a body captures if it cannot become an operand.
 
         Raises:
@@ -116,12 +121,10 @@ class Operator(HigherOrderOperator):
         if not captured or self.takes_captured:
             return
         name = name_of(captured[0], body)
-        raise UnsupportedError(
-            f"the body of {self.name()} captures {repr(name) if name else 'a tensor'}, which would "
-            "become a further operand, and the operator takes operands of a fixed number",
-            hint="pass it as an operand, or define the operator as (body, *operands, **config)",
-            stage=self.name(),
-            location=current_location(),
+        raise self.refusal(
+            f"captures {repr(name) if name else 'a value'}, which would become a further operand, "
+            "and the operator takes operands of a fixed number",
+            "pass it as an operand, or define the operator as (body, *operands, **config)",
         )
 
     def _is_for_strangers(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
@@ -132,6 +135,20 @@ class Operator(HigherOrderOperator):
             return type(mode) not in self.python_key_table
         subclasses = {type(tensor) for tensor in self._get_overloaded_args(args, dict(kwargs))}
         return not subclasses <= {*self.python_key_table, FakeTensor}
+
+    def gen_schema(self, *args: Any, **kwargs: Any) -> Any:
+        """Return torch's schema of a call whose body is a graph; called by torch's passes."""
+        return schema_of(self, args, kwargs)
+
+    def refusal(self, what: str, hint: str) -> UnsupportedError:
+        """Return the error for a call that does something which it must not."""
+        return UnsupportedError(
+            f"a call of {self.name()} {what}",
+            hint=hint,
+            plugin=provider_of(self.definition),
+            stage=self.name(),
+            location=current_location(),
+        )
 
     def __reduce__(self) -> tuple[Callable[[str], Operator], tuple[str]]:
         return _by_name, (self.name(),)

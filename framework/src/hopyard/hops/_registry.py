@@ -6,17 +6,17 @@ first. This one is append-only and locked; it refuses a conflict before torch's 
 
 from __future__ import annotations
 
-import sys
 import threading
-from collections.abc import Callable
 
-from importlib_metadata import packages_distributions, version
+from importlib_metadata import version
+from torch.fx.node import has_side_effect
 
 from hopyard_hookspecs import Hop, Provider
 
 from .._torch.dispatch import higher_order_operators
 from ..errors import DuplicateNameError, UnknownNameError
 from ._operator import Operator
+from ._provider import provider_of
 from ._rules import install
 
 _lock = threading.RLock()
@@ -52,17 +52,6 @@ def bound(name: str) -> Operator:
     return operator
 
 
-def provider_of(definition: Hop) -> Provider:
-    """Return the distribution that a definition comes from, as far as its code tells."""
-    module = _defining_module(definition)
-    package = module.partition(".")[0]
-    distributions = packages_distributions().get(package, [])
-    slug = definition.name.partition("__")[0].replace("_", "-")
-    if not distributions:
-        return Provider(slug, "unpackaged", "unknown")
-    return Provider(slug, distributions[0], version(distributions[0]))
-
-
 def _create(definition: Hop) -> Operator:
     if definition.name in higher_order_operators:
         torch_itself = Provider("torch", "torch", version("torch"))
@@ -75,14 +64,7 @@ def _create(definition: Hop) -> Operator:
     except BaseException:
         del higher_order_operators[definition.name]
         raise
+    if definition.writes:
+        has_side_effect(operator)
     _operators[definition.name] = operator
     return operator
-
-
-def _defining_module(definition: Hop) -> str:
-    rules: list[Callable[..., object]] = [definition.eager, *definition.rules.values()]
-    for rule in rules:
-        module = getattr(rule, "__module__", "") or ""
-        if module in sys.modules and not module.startswith("hopyard_hookspecs"):
-            return module
-    return definition.name.partition("__")[0]

@@ -7,6 +7,7 @@ right and never surprising.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from .._torch.dispatch import DispatchKey, TransformType
@@ -16,10 +17,10 @@ from ._autograd import record_gradient
 from ._functionalize import functionalize_operator, functionalize_region
 from ._operator import Operator
 from ._tracing import (
+    rule_for_torch,
     trace_operator,
     trace_operator_with_torch,
     trace_region,
-    trace_region_with_torch,
 )
 
 SURFACES: Mapping[str, str] = {
@@ -37,13 +38,11 @@ _DEFAULTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
         "autograd": record_gradient,
         "functionalize": functionalize_region,
         "trace": trace_region,
-        "torch-trace": trace_region_with_torch,
     },
     "operator": {
         "autograd": record_gradient,
         "functionalize": functionalize_operator,
         "trace": trace_operator,
-        "torch-trace": trace_operator_with_torch,
     },
 }
 
@@ -66,9 +65,9 @@ def install(operator: Operator) -> None:
     rules = {**_DEFAULTS[definition.kind], **definition.rules}
     operator.trace_rule = rules["trace"]
     operator.py_impl(DispatchKey.CompositeExplicitAutograd)(operator.see_through)
-    operator.py_impl(DispatchKey.Autograd)(_bind(rules["autograd"], operator))
+    operator.py_impl(DispatchKey.Autograd)(partial(rules["autograd"], operator))
     operator.py_functionalize_impl(_bind_second(rules["functionalize"], operator))
-    operator.py_impl(ProxyTorchDispatchMode)(_bind_second(rules["torch-trace"], operator))
+    operator.py_impl(ProxyTorchDispatchMode)(_torch_rule(operator))
     register_fake_rule(
         operator, definition.rules.get("fake", operator.see_through), skip_cache=True
     )
@@ -77,8 +76,13 @@ def install(operator: Operator) -> None:
         operator.py_impl(transform)(inline)
 
 
-def _bind(rule: Callable[..., Any], operator: Operator) -> Callable[..., Any]:
-    return lambda *args, **kwargs: rule(operator, *args, **kwargs)
+def _torch_rule(operator: Operator) -> Callable[..., Any]:
+    definition = operator.definition
+    if "torch-trace" in definition.rules:
+        return _bind_second(definition.rules["torch-trace"], operator)
+    if definition.kind == "region":
+        return rule_for_torch(operator)
+    return _bind_second(trace_operator_with_torch, operator)
 
 
 def _bind_second(rule: Callable[..., Any], operator: Operator) -> Callable[..., Any]:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from .._torch.fake import FakeTensor
-from .._torch.proxies import get_proxy_slot, trace_subgraph_with_torch, track_tensor_tree
-from .._torch.pytree import tree_leaves, tree_map
-from ..errors import UnsupportedError
-from ..tracing import Tracer, current_location, lift_captured
+from .._torch.proxies import (
+    get_proxy_slot,
+    run_with_notes,
+    trace_subgraph_with_torch,
+    track_tensor_tree,
+)
+from .._torch.pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
+from ..tracing import Region, Tracer, lift_captured, nest_inputs
 from . import _function_modes as function_modes
 from ._autograd import refuse_lost_gradients
-from ._captures import not_looking
+from ._captures import name_of, not_looking
+from ._effects import effects_of, may_write
 
 if TYPE_CHECKING:
     from ._operator import Operator
@@ -38,9 +43,10 @@ def trace_region(
     """
     body, *operands = args
     before = [_state(value) for value in operands]
-    run = _FirstRun(body)
+    run = _FirstRun(body, len(operands))
     region = tracer.trace_region(run, operands, f"{operator.name()}_body")
     _refuse_changes(operator, before, [_state(value) for value in operands])
+    _refuse_writes(operator, body, region, operands)
     operator.check_captures(body, region.captured)
     if not (tracer.is_nested or tracer.options.pre_dispatch):
         refuse_lost_gradients(operator, body, region.captured)
@@ -64,41 +70,54 @@ def trace_operator(
     return tracer.track(operator(*args, **kwargs), node)
 
 
-def trace_region_with_torch(
-    mode: Any, operator: Operator, body: Callable[..., Any], *operands: Any, **config: Any
-) -> Any:
-    """Record a call in torch's tracer, captured tensors lifted as in ours."""
-    tracer = mode.tracer
-    outer = _enclosing.get()
-    enclosing = (*outer, tracer)
-    graph_of = body if isinstance(body, GraphModule) else None
-    run = _FirstRun(body)
-    before = [_state(value) for value in operands]
-    token = _enclosing.set(enclosing)
-    try:
-        traced = trace_subgraph_with_torch(graph_of or run)(*operands)
-    finally:
-        _enclosing.reset(token)
-    _refuse_changes(operator, before, [_state(value) for value in operands])
+def rule_for_torch(operator: Operator) -> Callable[..., Any]:
+    """Return the rule that records a call in torch's tracer, captured values lifted as in ours."""
 
-    def is_captured(tensor: Tensor) -> bool:
-        if tensor.requires_grad and torch.is_grad_enabled():
-            return True
-        return any(get_proxy_slot(tensor, known, None) is not None for known in enclosing)
+    # A function made for the operator, since the tracer walks the stack for each node: a frame
+    # between this one and its caller shows in `make bench-hops`.
+    def trace_with_torch(mode: Any, body: Callable[..., Any], *operands: Any, **config: Any) -> Any:
+        tracer = mode.tracer
+        outer = _enclosing.get()
+        enclosing = (*outer, tracer)
+        numbers = _numbers_around(tracer)
+        leaves, spec = tree_flatten(operands)
+        run = _FirstRun(run_with_notes(body), len(operands))
+        before = [_state(value) for value in operands]
+        token = _enclosing.set(enclosing)
+        try:
+            # For containers torch's tracer makes a graph with a calling convention of its own.
+            traced = trace_subgraph_with_torch(run.flat(spec))(*leaves, *numbers)
+        finally:
+            _enclosing.reset(token)
+        numbers = _drop_unused(traced, numbers)
+        if any(leaf is not operand for leaf, operand in zip_longest(leaves, operands)):
+            nest_inputs(traced, operands)
+        _refuse_changes(operator, before, [_state(value) for value in operands])
 
-    region = lift_captured(traced, is_captured)
-    operator.check_captures(body, region.captured)
-    # Before dispatch, as torch.export traces, gradients are still to come: none can be lost.
-    if not (outer or mode.pre_dispatch):
-        refuse_lost_gradients(operator, body, region.captured)
-    name = tracer.get_fresh_qualname(f"{operator.name()}_body")
-    tracer.root.register_module(name, region.graph_module)
-    call = (*operands, *region.captured)
-    proxies = tree_map(tracer.unwrap_proxy, (region.graph_module, *call))
-    proxy = tracer.create_proxy("call_function", operator, proxies, config, name=operator.name())
-    with not_looking():
-        result = operator(run.replay(region.graph_module, call), *call, **config)
-    return track_tensor_tree(result, proxy, constant=None, tracer=tracer)
+        def is_captured(tensor: Tensor) -> bool:
+            if tensor.requires_grad and torch.is_grad_enabled():
+                return True
+            return any(get_proxy_slot(tensor, known, None) is not None for known in enclosing)
+
+        region = lift_captured(traced, is_captured)
+        region = region._replace(captured=(*numbers, *region.captured))
+        _refuse_writes(operator, body, region, operands)
+        operator.check_captures(body, region.captured)
+        # Before dispatch, as torch.export traces, gradients are still to come: none can be lost.
+        if not (outer or mode.pre_dispatch):
+            refuse_lost_gradients(operator, body, region.captured)
+        name = tracer.get_fresh_qualname(f"{operator.name()}_body")
+        tracer.root.register_module(name, region.graph_module)
+        call = (*operands, *region.captured)
+        proxies = tree_map(tracer.unwrap_proxy, (region.graph_module, *call))
+        proxy = tracer.create_proxy(
+            "call_function", operator, proxies, config, name=operator.name()
+        )
+        with not_looking():
+            result = operator(run.replay(region.graph_module, call), *call, **config)
+        return track_tensor_tree(result, proxy, constant=None, tracer=tracer)
+
+    return trace_with_torch
 
 
 def trace_operator_with_torch(mode: Any, operator: Operator, *args: Any, **kwargs: Any) -> Any:
@@ -114,18 +133,40 @@ def trace_operator_with_torch(mode: Any, operator: Operator, *args: Any, **kwarg
 
 
 class _FirstRun:
-    """A body that remembers what it returned, so that its caller need not run it once more."""
+    """A body that remembers what it returned, so that its caller need not run it once more.
 
-    def __init__(self, body: Callable[..., Any]) -> None:
+    Args:
+        body: The body.
+        count: How many operands it takes. Further ones are what it may use without being given it.
+    """
+
+    def __init__(self, body: Callable[..., Any], count: int) -> None:
         self._body = body
+        self._count = count
         self._outputs: list[Any] = []
         self.__name__ = getattr(body, "__name__", type(body).__name__)
 
     def __call__(self, *operands: Any) -> Any:
         with function_modes.shown():
-            output = self._body(*operands)
+            output = self._body(*operands[: self._count])
         self._outputs.append(output)
         return output
+
+    def flat(self, spec: TreeSpec) -> Callable[..., Any]:
+        """Return the body as a function of the leaves of its operands."""
+        count = spec.num_leaves
+        # What a graph calls does not depend on the mode, and says itself where it comes from.
+        notes = not isinstance(self._body, GraphModule)
+
+        # torch's tracer walks the stack for each operator: a frame less is worth some code.
+        def body(*leaves: Any) -> Any:
+            with function_modes.shown(notes=notes):
+                output = self._body(*tree_unflatten(list(leaves[:count]), spec))
+            self._outputs.append(output)
+            return output
+
+        body.__name__ = self.__name__
+        return body
 
     def replay(self, graph_module: GraphModule, operands: Sequence[Any]) -> Callable[..., Any]:
         """Return a body that gives the result of the run if it is called with the same operands."""
@@ -140,6 +181,27 @@ class _FirstRun:
             return graph_module(*given)
 
         return body
+
+
+def _numbers_around(tracer: Any) -> list[Any]:
+    """Return the symbolic numbers that torch's tracer knows, one for each symbol."""
+    known = tracer.sympy_expr_tracker
+    return [entry.value for symbol, entry in known.items() if symbol.is_Symbol]
+
+
+def _drop_unused(graph_module: GraphModule, numbers: list[Any]) -> list[Any]:
+    """Remove the last inputs of a body if it does not use them; return what the others are."""
+    if not numbers:
+        return numbers
+    inputs = graph_module.graph.find_nodes(op="placeholder")[-len(numbers) :]
+    used = []
+    for node, number in zip(inputs, numbers, strict=True):
+        if node.users:
+            used.append(number)
+        else:
+            graph_module.graph.erase_node(node)
+    graph_module.recompile()
+    return used
 
 
 def _makes_symbols(graph_module: GraphModule) -> bool:
@@ -157,22 +219,33 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def _state(value: Any) -> tuple[Any, ...]:
-    """Return what tracing a body must leave alone.
-
-    The values in a fake tensor are none of it.
-    """
+    """Return what a body must leave alone, and no operator would tell that it has not."""
     if not isinstance(value, Tensor) or value.layout is not torch.strided:
         return ()
-    version = 0 if isinstance(value, FakeTensor) or value.is_inference() else value._version
-    return value.shape, value.stride(), value.storage_offset(), version
+    return value.shape, value.stride(), value.storage_offset()
+
+
+def _refuse_writes(
+    operator: Operator, body: Callable[..., Any], region: Region, operands: Sequence[Any]
+) -> None:
+    """Refuse a body that changes what it is given, unless the definition says that bodies do."""
+    if operator.definition.writes or not may_write(region.graph_module):
+        return
+    effects = effects_of(region.graph_module)
+    if effects.writes_constants:
+        raise operator.refusal("changes a constant in place", "pass the tensor as an operand")
+    names = [f"operand {index}" for index in range(len(tree_leaves(operands)))]
+    names += [repr(name_of(value, body) or "a captured tensor") for value in region.captured]
+    for index in sorted(effects.written):
+        raise operator.refusal(
+            f"changes {names[index]} in place", "return the new value instead, or clone it first"
+        )
 
 
 def _refuse_changes(operator: Operator, before: Sequence[Any], after: Sequence[Any]) -> None:
     for index, (old, new) in enumerate(zip(before, after, strict=True)):
         if old != new:
-            raise UnsupportedError(
-                f"the body of {operator.name()} changes operand {index} in place",
-                hint="return the new value instead, or clone the operand first",
-                stage=operator.name(),
-                location=current_location(),
+            raise operator.refusal(
+                f"changes operand {index} in place",
+                "return the new value instead, or clone it first",
             )

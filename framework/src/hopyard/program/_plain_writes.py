@@ -15,6 +15,7 @@ from torch.fx.node import map_arg
 from .._torch.dispatch import DispatchKey, OpOverload
 from .._torch.fake import FakeTensorMode
 from .._torch.graphs import extract_tensor_metadata
+from ..hops import Operator
 from ..tracing import DecompositionTable
 from ._arguments import arguments_of
 from ._operands import storage_of
@@ -83,6 +84,8 @@ def remove_plain_writes(
 
 def is_write(node: Node) -> bool:
     """Return whether a node says that it changes an operand in place."""
+    if isinstance(node.target, Operator):
+        return node.target.definition.writes
     return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
 
 
@@ -111,7 +114,8 @@ def _pure_form(
     decompositions: DecompositionTable,
 ) -> _Pure | None:
     """Return what can stand for a call that writes; None if that takes another trace."""
-    assert isinstance(node.target, OpOverload)
+    if not isinstance(node.target, OpOverload):
+        return None
     pure = _without_writes(node.target)
     if pure is None or pure in decompositions:
         return None

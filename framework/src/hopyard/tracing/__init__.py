@@ -47,6 +47,7 @@ from .bridge._reentry import active_tracer as active_tracer
 from .bridge._regions import Region as Region
 from .bridge._regions import drop_unused_attributes as drop_unused_attributes
 from .bridge._regions import lift_captured as lift_captured
+from .bridge._regions import nest_inputs as nest_inputs
 from .predispatch._hidden import refuse_hidden_tensors as refuse_hidden_tensors
 from .provenance._functions import FunctionMode as FunctionMode
 from .provenance._functions import function_mode_removed as function_mode_removed

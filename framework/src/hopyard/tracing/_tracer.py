@@ -297,14 +297,16 @@ class Tracer:
     def trace_region(self, body: Callable[..., Any], operands: Sequence[Any], name: str) -> Region:
         """Capture the body of a higher-order operator.
 
-        A tensor that the body uses and that this tracer knows becomes an input of the region;
-        anything else that it uses becomes a constant of the region.
+        A tensor or symbolic number that the body uses and that this tracer knows becomes an input
+        of the region; anything else that it uses becomes a constant of the region.
         """
         inner = self.subtracer()
+        inner.recorder.symbols.ask = self.recorder.symbols.number
         placeholders = [Placeholder(f"arg{index}") for index in range(len(operands))]
         graph_module = inner.trace(body, operands, placeholders, name)
         inner.check_when_run(graph_module)
-        return lift_captured(graph_module, self._is_captured)
+        region = lift_captured(graph_module, self._is_captured)
+        return region._replace(captured=(*inner.recorder.symbols.captured, *region.captured))
 
     def check_when_run(self, graph_module: GraphModule) -> None:
         """Let a body check what was promised of numbers that are only known when it runs."""

@@ -111,7 +111,7 @@ def _writes_nothing(node: Node) -> bool:
     if isinstance(target, OpOverload):
         return not target._schema.is_mutable
     if isinstance(target, Operator):
-        return target.definition.kind == "region"
+        return target.definition.kind == "region" and not target.definition.writes
     if isinstance(target, HigherOrderOperator):
         return means_its_bodies(target)
     return _is_function_of_values(node)

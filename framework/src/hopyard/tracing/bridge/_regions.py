@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.fx import GraphModule, Node
+
+from ..._torch.pytree import tree_flatten_with_path
+from ..symbols._tracker import append_placeholder
 
 
 class Region(NamedTuple):
@@ -14,11 +18,12 @@ class Region(NamedTuple):
 
     Attributes:
         graph_module: The body; its inputs are the operands, then what it captured.
-        captured: Tensors of the enclosing capture that the body used without being given them.
+        captured: What the body used of the enclosing capture without being given it, symbolic
+            numbers first, then tensors.
     """
 
     graph_module: GraphModule
-    captured: tuple[Tensor, ...]
+    captured: tuple[Any, ...]
 
 
 def lift_captured(graph_module: GraphModule, is_captured: Callable[[Tensor], bool]) -> Region:
@@ -34,7 +39,7 @@ def lift_captured(graph_module: GraphModule, is_captured: Callable[[Tensor], boo
         if not isinstance(value, Tensor) or not is_captured(value):
             continue
         if id(value) not in captured:
-            placeholder = _append_placeholder(graph_module, f"captured{len(captured)}")
+            placeholder = append_placeholder(graph, f"captured{len(captured)}")
             placeholder.meta = dict(node.meta)
             captured[id(value)] = (value, placeholder)
         node.replace_all_uses_with(captured[id(value)][1])
@@ -45,6 +50,38 @@ def lift_captured(graph_module: GraphModule, is_captured: Callable[[Tensor], boo
     return Region(graph_module, tuple(value for value, _ in captured.values()))
 
 
+def nest_inputs(graph_module: GraphModule, operands: Sequence[Any]) -> None:
+    """Let a graph of the leaves of `operands` take the operands themselves.
+
+    Inputs that come after those of the leaves stay.
+    """
+    graph = graph_module.graph
+    inputs = graph.find_nodes(op="placeholder")
+    leaves = iter(inputs)
+    first = next((node for node in graph.nodes if node.op != "placeholder"), None)
+    assert first is not None
+    for index, operand in enumerate(operands):
+        paths, _ = tree_flatten_with_path(operand)
+        given = [next(leaves) for _ in paths]
+        if not isinstance(operand, (list, tuple, dict)):
+            continue
+        with graph.inserting_before(given[0] if given else inputs[0] if inputs else first):
+            whole = graph.placeholder(f"operand{index}")
+        for (path, _), node in zip(paths, given, strict=True):
+            item = whole
+            with graph.inserting_before(first):
+                for step in path:
+                    item = graph.call_function(operator.getitem, (item, _key(step)))
+            item.meta = dict(node.meta)
+            node.replace_all_uses_with(item)
+            graph.erase_node(node)
+    graph_module.recompile()
+
+
+def _key(step: Any) -> Any:
+    return step.idx if hasattr(step, "idx") else step.key
+
+
 def drop_unused_attributes(graph_module: GraphModule) -> None:
     """Delete the module's own tensors that no `get_attr` node reads; a file could not hold them."""
     used = {str(node.target) for node in graph_module.graph.find_nodes(op="get_attr")}
@@ -53,11 +90,3 @@ def drop_unused_attributes(graph_module: GraphModule) -> None:
     for name in own:
         if name not in used:
             delattr(graph_module, name)
-
-
-def _append_placeholder(graph_module: GraphModule, name: str) -> Node:
-    graph = graph_module.graph
-    placeholders = graph.find_nodes(op="placeholder")
-    where = graph.inserting_after(placeholders[-1]) if placeholders else graph.inserting_before()
-    with where:
-        return graph.placeholder(name)

@@ -54,6 +54,9 @@ class SymbolTracker:
 
     Attributes:
         used: Whether the trace has met a symbolic number at all.
+        ask: Returns the number that a symbol stands for around the graph, or None; a symbol that
+            nothing in the graph gives becomes an input then. None if there is nobody to ask.
+        captured: The numbers that have become inputs so.
     """
 
     def __init__(
@@ -73,6 +76,8 @@ class SymbolTracker:
         self._is_watched = False
         self.used = False
         self.arithmetic = arithmetic
+        self.ask: Callable[[sympy.Symbol], Symbolic | None] | None = None
+        self.captured: list[Symbolic] = []
 
     def track(self, value: Symbolic, deferred: Deferred) -> None:
         """Let `deferred` stand for `value`, unless something does already."""
@@ -193,7 +198,12 @@ class SymbolTracker:
         if symbol is not None:
             return self._tracked(symbol)
         self._rebuild(value.node.expr, value)
-        return self._tracked(value.node)
+        return self._tracked(self._symbols.get(value.node.expr, value.node))
+
+    def number(self, symbol: sympy.Symbol) -> Symbolic | None:
+        """Return the number that a symbol stands for, taken from around the graph if need be."""
+        number: Symbolic | None = self._rebuild(symbol)
+        return number
 
     def _tracked(self, number: SymNode) -> Deferred | None:
         found = self._nodes.get(number)
@@ -228,6 +238,8 @@ class SymbolTracker:
             return int(expression)
         if expression.is_Float:
             return float(expression)
+        if expression.is_Symbol:
+            return self._capture(expression)
         args = [self._rebuild(argument) for argument in expression.args]
         function = _functions().get(expression.func)
         if function is None or any(argument is None for argument in args):
@@ -236,6 +248,16 @@ class SymbolTracker:
             return function(*args)
         self.record(function, args, result, lazily=False)
         return result
+
+    def _capture(self, symbol: sympy.Symbol) -> Symbolic | None:
+        number = None if self.ask is None else self.ask(symbol)
+        if number is None:
+            return None
+        node = append_placeholder(self._graph, f"captured_number{len(self.captured)}")
+        node.meta["val"] = number
+        self.captured.append(number)
+        self.track(number, Deferred.made(self._origin.mark(node)))
+        return number
 
     def operands(self, args: Sequence[Any]) -> Iterator[Deferred]:
         """Yield what stands for the numbers among arguments, in order."""
@@ -328,6 +350,14 @@ class SymbolTracker:
             name = re.sub(r"\W+", "_", self._graph._target_to_str(function), flags=re.ASCII)
             self._names[function] = name
         return name
+
+
+def append_placeholder(graph: Graph, name: str) -> Node:
+    """Add an input to a graph after those that it has."""
+    placeholders = graph.find_nodes(op="placeholder")
+    where = graph.inserting_after(placeholders[-1]) if placeholders else graph.inserting_before()
+    with where:
+        return graph.placeholder(name)
 
 
 _NUMBERS: Mapping[type, Callable[[Any], Any]] = {SymInt: int, SymFloat: float, SymBool: bool}
