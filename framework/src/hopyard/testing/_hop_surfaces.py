@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hopyard_hookspecs import Hop, TracingMode, hookimpl
 
 from .._torch.dispatch import TorchDispatchMode
-from .._torch.fake import FakeTensorMode
+from .._torch.fake import FakeTensorMode, make_wrapper
 from .._torch.proxies import torch_make_fx
 from .._torch.pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 from ..hops import Operator
@@ -360,7 +360,7 @@ class _Wrapped(Tensor):
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> _Wrapped:
-        made = Tensor._make_wrapper_subclass(
+        made = make_wrapper(
             cls, inner.shape, strides=inner.stride(), dtype=inner.dtype, device=inner.device
         )
         made.wrapped = inner
