@@ -15,7 +15,7 @@ from torch._ops import HigherOrderOperator, _higher_order_ops
 
 import hopyard
 from hopyard.errors import DuplicateNameError, OptionError, UnknownNameError, UsageError
-from hopyard.hops import SURFACES, Operator, bind, bound, provider_of
+from hopyard.hops import RESERVED, SURFACES, Operator, bind, bound, provider_of
 from hopyard_hookspecs import Hop
 
 Define = Callable[..., Hop]
@@ -121,6 +121,14 @@ def test_a_rule_for_an_unknown_surface_is_refused(define: Define) -> None:
         bound(definition.name)
     corrected = Hop(definition.name)
     assert bind(corrected).definition is corrected
+
+
+@pytest.mark.parametrize("surface", RESERVED)
+def test_a_rule_that_nobody_would_call_is_refused(surface: str, define: Define) -> None:
+    definition = define(rules={surface: lambda *args: None})
+    with pytest.raises(OptionError, match=surface):
+        bind(definition)
+    assert definition.name not in _higher_order_ops
 
 
 def test_an_unbound_name_lists_the_nearest(define: Define) -> None:

@@ -43,17 +43,6 @@ class TestScaled(HopContract):
 class TestClosingOverAConstant(HopContract):
     operator = SCALED
     samples: ClassVar = (HopSample((closing_over, X), {"factor": 2.0}, "constant"),)
-    except_for: ClassVar = {
-        "run_decompositions": "a constant of a body is not among the program's",
-        "torch.export.save and load": "a constant of a body is not among the program's",
-    }
-
-
-@pytest.mark.xfail(reason="a constant of a body is not among the program's; issue 6", strict=True)
-@pytest.mark.parametrize("name", TestClosingOverAConstant.except_for)
-def test_constants_of_bodies_are_exported(name: str) -> None:
-    verdicts = check_hop(SCALED, TestClosingOverAConstant.samples)
-    assert not next(each.problem for each in verdicts if each.surface == name)
 
 
 def silent_write(body: Callable[..., Any], *operands: Any) -> Any:

@@ -13,11 +13,18 @@ Define one in a package of your own and bind it::
 
     scale(torch.sin, x, factor=2.0)     # in eager: exactly factor * body(x)
 
-A tracer keeps the call as one node whose first operand is the body as a graph. It does so if no
-operand requires grad, for example because gradients are off: otherwise the default autograd rule
-records the operators of the eager definition, so that gradients are right. Every other surface has
-a default that sees through to the eager definition; :data:`SURFACES` lists those that a definition
-may replace in `Hop.rules`.
+With nothing active a call *is* a call of the eager definition, so that whatever a body closes over
+gets its gradient. A tracer keeps the call as one node whose first operand is the body as a graph.
+Tensors, parameters and symbolic numbers that the body closes over are operands after those that
+were given; a gradient, if one is wanted, is traced beside the body, when the call is recorded.
+Everything that records nothing sees through to the eager definition: dispatch modes that nobody has
+heard of, tensor subclasses, vmap, grad, jvp and jacrev.
+
+Each surface has a default rule, which a definition replaces in `Hop.rules`. :data:`SURFACES` lists
+the surfaces and how a rule of each is called: with the call's operands and configuration, after
+what the surface adds, such as the operator or the tracer. A rule may call the operator again, for
+the surface below, or `operator.see_through(*args, **config)`, which runs the eager definition.
+:data:`RESERVED` lists the surfaces of compilers, which have no rules yet.
 """
 
 from __future__ import annotations
@@ -29,4 +36,5 @@ from ._operator import is_eager as is_eager
 from ._provider import provider_of as provider_of
 from ._registry import bind as bind
 from ._registry import bound as bound
+from ._rules import RESERVED as RESERVED
 from ._rules import SURFACES as SURFACES

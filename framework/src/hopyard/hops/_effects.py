@@ -111,7 +111,7 @@ def effects_of_call(node: Node) -> Effects | None:
     Inputs are the leaves of the operands; outputs are those of the body.
 
     Returns:
-        None for any other call, and if the body is no graph: it may do anything.
+        What it does, or None for any other call and if the body is no graph, which may do anything.
     """
     if not isinstance(getattr(node.target, "definition", None), Hop):
         return None

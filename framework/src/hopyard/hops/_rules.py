@@ -33,6 +33,12 @@ SURFACES: Mapping[str, str] = {
 }
 """The surfaces a definition may have rules for, and how a rule is called."""
 
+RESERVED: Mapping[str, str] = {
+    "dynamo": "how `torch.compile` and strict `torch.export` read a call",
+    "inductor": "how Inductor and AOTInductor lower a call",
+}
+"""Surfaces whose rules are still to come; a definition that has one now is refused."""
+
 _DEFAULTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "region": {
         "autograd": record_gradient,
@@ -55,6 +61,12 @@ def install(operator: Operator) -> None:
     """
     definition = operator.definition
     for surface in definition.rules:
+        if surface in RESERVED:
+            raise OptionError(
+                f"{definition.name} has a rule for {surface!r}, which is not asked for yet",
+                hint="leave the rule out: nobody would call it",
+                stage=definition.name,
+            )
         if surface not in SURFACES:
             guess = closest_match(surface, SURFACES)
             raise OptionError(

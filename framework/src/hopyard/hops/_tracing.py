@@ -97,6 +97,9 @@ def rule_for_torch(operator: Operator) -> Callable[..., Any]:
         def is_captured(tensor: Tensor) -> bool:
             if tensor.requires_grad and torch.is_grad_enabled():
                 return True
+            if mode.pre_dispatch and operator.takes_captured:
+                # torch.export looks for constants in the program's own graph, not in its bodies.
+                return True
             return any(get_proxy_slot(tensor, known, None) is not None for known in enclosing)
 
         region = lift_captured(traced, is_captured)
