@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from hopyard.findings import to_json, to_sarif
+import pytest
+import torch
+
+import hopyard
+from hopyard.findings import from_json, to_json, to_sarif
 from hopyard_hookspecs import Finding, Hazard, Policy, Severity, SourceLocation
 
 HAZARDS = {
@@ -29,6 +34,29 @@ def test_json_keeps_all_that_a_finding_says() -> None:
     assert first["location"] == {"file": "/models/net.py", "line": 12, "function": "Net.forward"}
     assert (first["severity"], first["policy"], first["safeguard"]) == ("note", "record", "test")
     assert (second["allowed"], second["location"]) == ("meant so", None)
+
+
+def test_json_is_read_back() -> None:
+    assert from_json(json.loads(json.dumps(to_json(FOUND)))) == tuple(FOUND)
+
+
+@pytest.mark.parametrize("change", [{"code": 3}, {"policy": "no"}, {"severity": None}])
+def test_what_is_no_finding_is_refused(change: dict[str, object]) -> None:
+    (value, _) = to_json(FOUND)
+    with pytest.raises(ValueError, match=r"finding|not a valid"):
+        from_json([value | change])
+
+
+def test_findings_are_saved_with_the_program(tmp_path: Path) -> None:
+    def program(x: torch.Tensor) -> torch.Tensor:
+        with hopyard.allow("HY101", reason="meant so"), torch.no_grad():
+            scale = x.abs()
+        return x * scale
+
+    captured = hopyard.Session().capture(program, (torch.ones(2),))
+    assert len(captured.findings) == 1
+    captured.save(tmp_path / "program.pt2")
+    assert hopyard.load(tmp_path / "program.pt2").findings == captured.findings
 
 
 def test_sarif_has_rules_results_and_places() -> None:

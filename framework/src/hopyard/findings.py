@@ -9,14 +9,14 @@ from typing import Any
 
 from importlib_metadata import version
 
-from hopyard_hookspecs import Finding, Hazard, Policy, Severity
+from hopyard_hookspecs import Finding, Hazard, Policy, Severity, SourceLocation
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "note"}
 
 
 def to_json(findings: Iterable[Finding]) -> list[dict[str, Any]]:
-    """Return findings as values that JSON can hold.
+    """Return findings as values that JSON can hold; :func:`from_json` reads them back.
 
     Example::
 
@@ -26,6 +26,29 @@ def to_json(findings: Iterable[Finding]) -> list[dict[str, Any]]:
         asdict(finding) | {"policy": finding.policy.value, "severity": finding.severity.value}
         for finding in findings
     ]
+
+
+def from_json(values: Iterable[Mapping[str, Any]]) -> tuple[Finding, ...]:
+    """Return the findings that :func:`to_json` wrote.
+
+    Raises:
+        KeyError, TypeError, ValueError: They are none.
+    """
+    return tuple(_read(value) for value in values)
+
+
+def _read(value: Mapping[str, Any]) -> Finding:
+    where = value["location"]
+    texts = ("code", "message", "remedy", "safeguard", "allowed")
+    if not all(isinstance(value[name], str) for name in texts):
+        raise ValueError(f"{value!r:.80} is no finding")
+    return Finding(
+        **{name: value[name] for name in texts},
+        location=where
+        and SourceLocation(str(where["file"]), int(where["line"]), str(where["function"])),
+        severity=Severity(value["severity"]),
+        policy=Policy(value["policy"]),
+    )
 
 
 def to_sarif(findings: Iterable[Finding], hazards: Mapping[str, Hazard]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What torch's archive has no place for, as JSON beside it.
 
-That is how a user writes the inputs, which results share memory with operands, and plain values
-that torch does not write, such as the name of a data type.
+That is how a user writes the inputs, which results share memory with operands, plain values that
+torch does not write, such as the name of a data type, and what safeguards found.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch.export.graph_signature import (
 
 from .._graph_copy import copy_graph_module
 from ..errors import ArtifactError
+from ..findings import from_json, to_json
 from ._aliases import Alias, View
 from ._expressions import read_arithmetic
 from ._program import Program
@@ -59,6 +60,7 @@ def write_calling(program: Program) -> tuple[Program, str]:
             for each in convention.symbols.ranges
         ],
         "conditions": [sympy.srepr(each) for each in convention.symbols.conditions],
+        "findings": to_json(program.findings),
     }
     replaced = _with_plain_values(program, dict.fromkeys(inputs), dict.fromkeys(results))
     return replaced, json.dumps(data, indent=2)
@@ -93,7 +95,7 @@ def read_calling(program: Program, text: str) -> Program:
             tuple(read_arithmetic(condition) for condition in data["conditions"]),
         ),
     )
-    return program.replaced(convention=convention)
+    return program.replaced(convention=convention, findings=from_json(data["findings"]))
 
 
 def _written_alias(alias: Alias) -> dict[str, Any]:

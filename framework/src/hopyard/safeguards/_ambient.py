@@ -72,7 +72,7 @@ class Event(NamedTuple):
 
 class _Application(NamedTuple):
     function: type[torch.autograd.Function]
-    frame: int
+    call: tuple[Any, ...]
     location: SourceLocation | None
 
 
@@ -122,11 +122,12 @@ class Ambient:
     def _applications(self) -> Iterator[Event]:
         frame = _outermost_application()
         application = self._application
-        if application is not None and (frame is None or id(frame) != application.frame):
+        call = None if frame is None else _call(frame)
+        if application is not None and call != application.call:
             yield self._left(application)
-        if frame is not None and self._application is None:
+        if frame is not None and call is not None and self._application is None:
             where = calling_location(frame)
-            applied = _Application(frame.f_locals["cls"], id(frame), where)
+            applied = _Application(frame.f_locals["cls"], call, where)
             self._application = applied
             self.attentive = True
             yield Event(function_applied, (applied.function, True, where))
@@ -135,6 +136,12 @@ class Ambient:
         self._application = None
         self.attentive = self._autocast is not None
         return Event(function_applied, (application.function, False, application.location))
+
+
+def _call(frame: FrameType) -> tuple[Any, ...]:
+    """Return what tells one application from the next, whose frame may be in the same memory."""
+    caller = frame.f_back
+    return frame.f_locals["cls"], id(frame), caller and (caller.f_code, caller.f_lasti)
 
 
 def _outermost_application() -> FrameType | None:

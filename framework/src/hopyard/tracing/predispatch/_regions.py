@@ -9,7 +9,12 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from ..._torch.dispatch import HigherOrderOperator, TorchDispatchMode, higher_order_operators
+from ..._torch.dispatch import (
+    HigherOrderOperator,
+    TorchDispatchMode,
+    higher_order_operators,
+    keep_from_dynamo,
+)
 
 
 def admit_all(kind: type[TorchDispatchMode]) -> None:
@@ -28,3 +33,7 @@ def _dispatch(
     operator: HigherOrderOperator, mode: TorchDispatchMode, /, *args: Any, **kwargs: Any
 ) -> Any:
     return mode.__torch_dispatch__(operator, (), args, kwargs)
+
+
+# torch's control flow compiles itself when it is called, and would compile this way to the capture.
+keep_from_dynamo(_dispatch)
