@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -35,6 +36,51 @@ _STOPS = frozenset(
 """Operators whose results have floating-point operands and no gradient."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What an operator does with memory and gradients.
+
+    Attributes:
+        stops: Whether no gradient passes it.
+        aliases: Parameters whose memory the result is in, or that are written to: position, name,
+            and either.
+    """
+
+    stops: bool
+    aliases: tuple[tuple[int, str, bool, bool], ...]
+
+    @classmethod
+    def of(cls, target: Any) -> _Kind:
+        """Read what is known of a target."""
+        if not isinstance(target, OpOverload):
+            is_item = getattr(target, "__name__", "") == "getitem"
+            return cls(stops=False, aliases=((0, "", True, False),) if is_item else ())
+        returned = {
+            name
+            for each in target._schema.returns
+            if each.alias_info is not None
+            for name in each.alias_info.before_set
+        }
+        aliases = tuple(
+            (
+                position,
+                parameter.name,
+                bool(returned & parameter.alias_info.before_set),
+                parameter.alias_info.is_write,
+            )
+            for position, parameter in enumerate(target._schema.arguments)
+            if parameter.alias_info is not None
+        )
+        return cls(target.overloadpacket in _STOPS, aliases)
+
+    def aliased(self, node: Node) -> Iterator[tuple[Node, bool, bool]]:
+        """Yield operands whose memory the result is in, or that are written to, and which."""
+        for position, name, is_viewed, is_written in self.aliases:
+            for each in _flat(_bound(node, position, name)):
+                if isinstance(each, Node):
+                    yield each, is_viewed, is_written
+
+
 class GradientFlow:
     """Where gradients go when somebody differentiates a recorded graph.
 
@@ -56,6 +102,8 @@ class GradientFlow:
         self._viewed: dict[Node, Node] = {}
         self._writes: dict[Node, list[Node]] = {}
         self._depends: dict[Node, bool] = {}
+        # Hashing an operator runs Python code, and schemas are slow to read.
+        self._kinds: dict[int, _Kind] = {}
         self._follow()
 
     def carries(self, node: Node) -> bool:
@@ -80,26 +128,29 @@ class GradientFlow:
 
     def _follow(self) -> None:
         """Find views and writes, and the operands of what reads memory that was written to."""
-        aliasing: dict[int, bool] = {}
         for node in self._graph.nodes:
-            target = node.target
             if self._writes:
                 operands = node.all_input_nodes
                 bases = {self.base(operand) for operand in operands}
                 written = [self._writes[base][-1] for base in bases if base in self._writes]
                 if written:
                     self._operands[node] = [*operands, *written]
-            known = aliasing.get(id(target))
-            if known is None:
-                known = aliasing[id(target)] = _may_alias(target)
-            if not known:
-                continue
-            viewed, changed = _aliases(node)
-            for operand in changed:
-                self._writes.setdefault(self.base(operand), []).append(node)
-            for operand in viewed[:1]:
-                self._viewed[node] = operand
-                self._bases[node] = self.base(operand)
+            for operand, is_viewed, is_written in self._kind(node).aliased(node):
+                base = self.base(operand)
+                if is_written:
+                    self._writes.setdefault(base, []).append(node)
+                if is_viewed and node not in self._viewed:
+                    self._viewed[node] = operand
+                    self._bases[node] = base
+
+    def _kind(self, node: Node) -> _Kind:
+        kind = self._kinds.get(id(node.target))
+        if kind is None:
+            kind = self._kinds[id(node.target)] = _Kind.of(node.target)
+        return kind
+
+    def _is_differentiable(self, node: Node) -> bool:
+        return not self._kind(node).stops and _has_gradient(node)
 
     def _depends_on_input(self, node: Node) -> bool:
         """Say whether the value of `node` has a gradient with respect to an input."""
@@ -114,7 +165,7 @@ class GradientFlow:
                 known[each] = each.name not in self._constants and _has_gradient(each)
             elif each.op == "get_attr":
                 known[each] = bool(getattr(each.meta.get("val"), "requires_grad", False))
-            elif not _is_differentiable(each):
+            elif not self._is_differentiable(each):
                 known[each] = False
             else:
                 operands = self.operands(each)
@@ -132,16 +183,9 @@ class GradientFlow:
         for node in reversed(self._graph.nodes):
             if node.op == "output":
                 arriving.update(each for each in self.operands(node) if _has_gradient(each))
-            elif node in arriving and _is_differentiable(node):
+            elif node in arriving and self._is_differentiable(node):
                 arriving.update(self.operands(node))
         return arriving
-
-
-def _is_differentiable(node: Node) -> bool:
-    overload = node.target
-    if type(overload) is OpOverload and overload.overloadpacket in _STOPS:
-        return False
-    return _has_gradient(node)
 
 
 def _has_gradient(node: Node) -> bool:
@@ -152,44 +196,8 @@ def _has_gradient(node: Node) -> bool:
     return bool(dtype.is_floating_point or dtype.is_complex)
 
 
-def _may_alias(target: Any) -> bool:
-    """Say whether a call of `target` can return a view of an operand, or change one."""
-    if isinstance(target, OpOverload):
-        return any(each.alias_info is not None for each in target._schema.arguments)
-    return getattr(target, "__name__", "") == "getitem"
-
-
-def _aliases(node: Node) -> tuple[list[Node], list[Node]]:
-    """Return the operands that the value of `node` is a view of, and those that it changes."""
-    overload = node.target
-    if not isinstance(overload, OpOverload):
-        return node.all_input_nodes[:1], []
-    viewed: list[Node] = []
-    changed: list[Node] = []
-    returned = {
-        name
-        for each in overload._schema.returns
-        if each.alias_info is not None
-        for name in each.alias_info.before_set
-    }
-    for parameter, value in _bound(overload, node):
-        alias = parameter.alias_info
-        if alias is None:
-            continue
-        nodes = [each for each in _flat(value) if isinstance(each, Node)]
-        if alias.is_write:
-            changed += nodes
-        if returned & alias.before_set:
-            viewed += nodes
-    return viewed, changed
-
-
-def _bound(overload: OpOverload, node: Node) -> Iterator[tuple[Any, object]]:
-    for position, parameter in enumerate(overload._schema.arguments):
-        if position < len(node.args) and not parameter.kwarg_only:
-            yield parameter, node.args[position]
-        elif parameter.name in node.kwargs:
-            yield parameter, node.kwargs[parameter.name]
+def _bound(node: Node, position: int, name: str) -> object:
+    return node.args[position] if position < len(node.args) else node.kwargs.get(name)
 
 
 def _flat(value: object) -> Iterable[object]:
