@@ -382,6 +382,11 @@ AOT = {
     "written-later": (written_later, 1),
     "turned": (turned, 0),
     "custom-function": (lambda hop, h, w: hop(lambda v: Doubled.apply(v * w[0]), h), 1),
+    "gradient-is-a-view": (
+        lambda hop, h, w: hop(lambda v, u: v.reshape(-1) + u.t().reshape(-1), h, h * 2),
+        1,
+    ),
+    "gradients-share": (lambda hop, h, w: hop(lambda v, u: v.t() + u.t(), h, h * 2).t() * w[0], 1),
     "without-gradient": (lambda hop, h, w: hop(lambda v: without_gradient(v, w[0]), h), 1),
 }
 

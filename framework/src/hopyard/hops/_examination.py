@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from ._operator import Operator
 
 
+aten = torch.ops.aten
+
+
 class _Unliftable(UnsupportedError):
     """A tensor that a body captures cannot become an operand."""
 
@@ -333,8 +336,24 @@ def _keep_gradients(graph_module: GraphModule) -> list[int]:
             kept.append(index)
         else:
             graph.erase_node(node)
+    _separate_outputs(graph_module)
     graph_module.recompile()
     return kept
+
+
+def _separate_outputs(graph_module: GraphModule) -> None:
+    """Let what a graph returns share no memory; a gradient may well be a view of another one."""
+    effects = effects_of(graph_module)
+    sharing = {index for index, _ in effects.views} | {other for _, other in effects.shared}
+    output = graph_module.graph.output_node()
+    nodes: Any = output.args[0]
+    separate = list(nodes)
+    for index in sharing:
+        with graph_module.graph.inserting_before(output):
+            clone = graph_module.graph.call_function(aten.clone.default, (nodes[index],))
+        clone.meta = dict(nodes[index].meta)
+        separate[index] = clone
+    output.args = (separate,)
 
 
 def _number(shape_env: ShapeEnv, symbol: Any) -> torch.SymInt | None:

@@ -302,7 +302,7 @@ class Tracer:
         """
         inner = self.subtracer()
         inner.recorder.symbols.ask = self.recorder.symbols.number
-        placeholders = [Placeholder(f"arg{index}") for index in range(len(operands))]
+        placeholders = [Placeholder(f"arg{index}_1") for index in range(len(operands))]
         graph_module = inner.trace(body, operands, placeholders, name)
         inner.check_when_run(graph_module)
         region = lift_captured(graph_module, self._is_captured)
