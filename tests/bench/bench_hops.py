@@ -36,6 +36,9 @@ from hopyard_hookspecs import Hop
 
 Call = Callable[..., Any]
 
+NOISE = 0.03
+"""By how much the ratio of a row differs from one run to the next: what is less is a tie."""
+
 
 class Torchs(BaseHOP):  # type: ignore[misc]
     """torch's base class with nothing added."""
@@ -145,7 +148,11 @@ def main() -> None:
     )
     results = [measure(name, SURFACES[name], options.rounds) for name in options.surfaces]
     missed = [result["surface"] for result in results if result["missed"]]
-    print("\nmissed: " + ", ".join(missed) if missed else "\nno slower than BaseHOP anywhere")
+    print(
+        "\nmissed: " + ", ".join(missed)
+        if missed
+        else f"\nno slower than BaseHOP, within {NOISE:.0%}"
+    )
     if options.json:
         machine = {"torch": torch.__version__, "python": platform.python_version()}
         options.json.write_text(json.dumps({"machine": machine, "hops": results}, indent=2))
@@ -170,7 +177,7 @@ def measure(name: str, surface: Surface, rounds: int) -> dict[str, Any]:
         theirs / ours for theirs, ours in zip(seconds["torch"], seconds["ours"], strict=True)
     )
     over = micros["ours"] - micros["body"]
-    missed = ratio < 1 or (surface.limit is not None and over > surface.limit)
+    missed = ratio < 1 - NOISE or (surface.limit is not None and over > surface.limit)
     print(
         f"{name:36}{micros['body']:9.1f} us{micros['ours']:9.1f} us{micros['torch']:9.1f} us"
         f"{over:9.1f} us{ratio:13.2f}x{'  missed' if missed else ''}",
