@@ -24,6 +24,8 @@ FEWER = {"operators": 12, "custom operators": 2, "higher-order operators": 2}
 """Symbolic captures take longer."""
 MODELS = ("bert", "resnet", "mamba")
 PROGRAMS = ("text-result", "input-view-changed", "mask", "cond", "remembering", "bert")
+RESIZED = ("mask", "bert")
+"""Programs that are captured with dynamic sizes as well."""
 SYMBOLS = ("symbolic", "integers", PRE_DISPATCH + "symbolic")
 PLAIN = tuple(mode for mode in MODES if mode not in SYMBOLS)
 SETTLING_BYTES = 64 << 20
@@ -60,7 +62,8 @@ def test_a_backward_pass_is_captured_as_torch_captures_it(mode: str) -> None:
 
 
 def test_programs_are_right_captured_exported_and_in_a_new_process(tmp_path: Path) -> None:
-    rows = [sweep_programs.sweep(name, tmp_path) for name in PROGRAMS]
+    rows = [sweep_programs.sweep(name, False, tmp_path) for name in PROGRAMS]
+    rows += [sweep_programs.sweep(name, True, tmp_path) for name in RESIZED]
     sweep_programs.reload(rows, tmp_path)
     assert {row.name: row.ours for row in rows if row.is_failure} == {}
     assert [row.name for row in rows if row.program is None] == ["remembering"]
@@ -69,7 +72,8 @@ def test_programs_are_right_captured_exported_and_in_a_new_process(tmp_path: Pat
 def test_the_page_of_captures_lists_every_module() -> None:
     page = Path(__file__).parents[2] / "docs" / "reference" / "captures.md"
     names = re.findall(r"^\| ([a-z0-9-]+) \|", page.read_text(), re.MULTILINE)
-    assert names == [*sweep_programs.SMALL, *sweep_programs.MODELS]
+    every = [*sweep_programs.SMALL, *sweep_programs.MODELS]
+    assert names == every * 2  # with fixed and with dynamic sizes
 
 
 @pytest.mark.parametrize("mode", PLAIN)
