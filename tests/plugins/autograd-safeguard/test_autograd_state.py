@@ -418,3 +418,17 @@ def test_leaving_autocast_is_refused_where_the_graph_would_not(session: hopyard.
     assert raised.value.finding.code == "HY104"
     assert raised.value.location.line == program.__code__.co_firstlineno + 2
     assert session.capture(program, (x,)).findings == ()
+
+
+def test_parameters_that_a_function_closes_over_have_gradients(session: hopyard.Session) -> None:
+    model = nn.Linear(2, 2)
+
+    def program(tokens: Tensor) -> Tensor:
+        with torch.no_grad():
+            return model(tokens.float())
+
+    with pytest.raises(SafeguardError):
+        session.capture(program, (torch.ones(3, 2, dtype=torch.int64),))
+    model.requires_grad_(False)
+    captured = session.capture(program, (torch.ones(3, 2, dtype=torch.int64),))
+    assert [each.code for each in captured.findings] == ["HY102"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch.fx import Graph, Node
+from torch.nn import Module
 
 from .._torch.dispatch import OpOverload
 
@@ -91,10 +92,17 @@ class GradientFlow:
     Args:
         graph: A graph as recorded, in-place operators included.
         constants: Names of the placeholders that have no gradient.
+        root: The module that holds what the graph reads; parameters among that have gradients.
     """
 
-    def __init__(self, graph: Graph, constants: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        constants: frozenset[str] = frozenset(),
+        root: Module | None = None,
+    ) -> None:
         self._graph = graph
+        self._root = root
         self._constants = constants
         # Operands of nodes that read memory which was written to before; others have their own.
         self._operands: dict[Node, list[Node]] = {}
@@ -164,7 +172,8 @@ class GradientFlow:
             if each.op == "placeholder":
                 known[each] = each.name not in self._constants and _has_gradient(each)
             elif each.op == "get_attr":
-                known[each] = bool(getattr(each.meta.get("val"), "requires_grad", False))
+                held = getattr(self._root, str(each.target), None)
+                known[each] = bool(getattr(held, "requires_grad", False))
             elif not self._is_differentiable(each):
                 known[each] = False
             else:

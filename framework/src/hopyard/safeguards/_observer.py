@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import is_grad_enabled
 from torch.fx import Graph, Node
+from torch.nn import Module
 from torch.overrides import TorchFunctionMode
 
 from hopyard_hookspecs import (
@@ -62,6 +63,7 @@ class _Level:
     """One graph under observation: the program's, or that of a region inside it."""
 
     graph: Graph | None
+    root: Module | None = None
     ambient: Ambient = field(default_factory=Ambient)
     allowed: tuple[Allowance, ...] = field(default_factory=allowances)
     suspected: list[_Suspected] = field(default_factory=list)
@@ -118,7 +120,7 @@ class Observer(TorchFunctionMode):
         if not self._levels:
             self._before = [each.run(each.check.read) for each in self._watched.states]
         tracer = active_tracer()
-        level = _Level(None if tracer is None else tracer.recorder.graph)
+        level = _Level(None) if tracer is None else _Level(tracer.recorder.graph, tracer.root)
         level.listening.enter_context(listening(self._allowed))
         self._levels.append(level)
         super().__enter__()
@@ -246,7 +248,7 @@ class Observer(TorchFunctionMode):
             return
         result = None if self._levels else self.result
         constants = frozenset() if self._levels else self.constants
-        recording = Recording(level.graph, result, constants)
+        recording = Recording(level.graph, result, constants, level.root)
         for event in level.ambient.finished():
             for watched in self._functions.get(event.function, ()):
                 moment = now(level.graph)

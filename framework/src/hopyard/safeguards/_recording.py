@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from torch.fx import Graph, Node
+from torch.nn import Module
 
 from hopyard_hookspecs import Moment
 
@@ -20,6 +21,7 @@ class Recording:
         graph: The graph as recorded, in-place operators included.
         result: What the program returned, flat; None if that is not known.
         constants: Names of the placeholders through which no gradient is asked for.
+        root: The module that holds what the graph reads.
     """
 
     def __init__(
@@ -27,15 +29,17 @@ class Recording:
         graph: Graph,
         result: Sequence[Any] | None = None,
         constants: frozenset[str] = frozenset(),
+        root: Module | None = None,
     ) -> None:
         self.graph = graph
+        self._root = root
         self.result = result
         self.constants = constants
 
     @cached_property
     def gradient_flow(self) -> GradientFlow:
         """Where gradients go when the graph is differentiated."""
-        return GradientFlow(self.graph, self.constants)
+        return GradientFlow(self.graph, self.constants, self._root)
 
     def between(self, start: Moment, end: Moment | None = None) -> list[Node]:
         """Return the nodes recorded between two moments, or since one."""
