@@ -42,7 +42,7 @@ from ._dynamic import DynamicInputs, dimensions_asked
 from ._functional import PureFunction, State
 from ._functionalize import functionalize
 from ._hidden_writes import WHOLE
-from ._hoist import hoist_tensors, inline_numbers
+from ._hoist import hoist_tensors
 from ._libraries import without_libraries
 from ._lift import lift_held, split_mutations
 from ._manifest import Manifest
@@ -51,6 +51,7 @@ from ._preserve import preserved, same_storage, surroundings_preserved
 from ._program import Program
 from ._ranges import check_promises, with_sizes
 from ._recurrent import LayerByLayer, may_drop_between_layers
+from ._region_operands import spare_operands
 from ._targets import runnable
 from ._whole import with_regions
 
@@ -123,7 +124,7 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
         graph_module = with_regions(graph_module)
 
     hoist_tensors(graph_module)
-    inline_numbers(graph_module)
+    spare_operands(graph_module)
     symbols = dynamic.symbols()
     leaves = dynamic.leaves(operands[count:])
     specs = _input_specs(graph_module, state, leaves)
