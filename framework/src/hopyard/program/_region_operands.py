@@ -42,8 +42,9 @@ class _Call(NamedTuple):
         for index in set(range(len(operands))) - set(indices):
             for placeholder in placeholders[index]:
                 placeholder.graph.erase_node(placeholder)
-        kept = [operands[index] for index in sorted(indices)]
-        self.node.update_arg(len(self.node.args) - 1, type(self.node.args[-1])(kept))
+        kept = tuple(operands[index] for index in sorted(indices))
+        is_list = isinstance(self.node.args[-1], list)
+        self.node.args = (*self.node.args[:-1], list(kept) if is_list else kept)
         for body in self.bodies:
             body.recompile()
 
