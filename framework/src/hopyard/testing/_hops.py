@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..hops import Operator
+from .._torch.dispatch import HigherOrderOperator
+from ..errors import UnknownNameError
 from ._hop_surfaces import SURFACES, HopSample, Surface
 
 
@@ -31,17 +32,17 @@ class SurfaceVerdict:
         return f"{self.surface}: {self.problem or 'ok'}"
 
 
-def check_hop(operator: Operator, samples: Sequence[HopSample]) -> list[SurfaceVerdict]:
+def check_hop(operator: HigherOrderOperator, samples: Sequence[HopSample]) -> list[SurfaceVerdict]:
     """Call an operator on every surface and return what came of it.
 
     Args:
-        operator: What :func:`hopyard.bind` returned.
+        operator: What :func:`hopyard.hops.bind` returned, or an operator of torch's.
         samples: Calls to try.
     """
     return [_judge(surface, operator, sample) for surface in SURFACES for sample in samples]
 
 
-def _judge(surface: Surface, operator: Operator, sample: HopSample) -> SurfaceVerdict:
+def _judge(surface: Surface, operator: HigherOrderOperator, sample: HopSample) -> SurfaceVerdict:
     problem = ""
     try:
         with warnings.catch_warnings():
@@ -74,12 +75,16 @@ class HopContract:
         except_for: Names of surfaces that the operator is not meant for, and why.
     """
 
-    operator: ClassVar[Operator]
+    operator: ClassVar[HigherOrderOperator]
     samples: ClassVar[Sequence[HopSample]] = ()
     except_for: ClassVar[dict[str, str]] = {}
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
         """Run each test for each surface and sample."""
+        names = [each.name for each in SURFACES]
+        for name in self.except_for:
+            if name not in names:
+                raise UnknownNameError("surface", name, names)
         if "surface" in metafunc.fixturenames:
             surfaces = [each for each in SURFACES if each.name not in self.except_for]
             metafunc.parametrize("surface", surfaces, ids=[each.name for each in surfaces])
