@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -150,7 +150,8 @@ class Called:
         operands = [scope[each] for each in self.operands]
         result = call(self.operator, _as_kind(self.kind, run, operands), *_rest(self, operands))
         tensors = [each for each in pytree.tree_leaves(result) if _is_tensor(each)]
-        scope.update(zip(self.targets, tensors, strict=True))
+        # A program that was made smaller may return less.
+        scope.update(zip(self.targets, tensors, strict=False))
 
     def lines(self) -> Iterator[str]:
         targets = ", ".join(self.targets)
@@ -195,13 +196,13 @@ class Program(nn.Module):
     """A program of two tensors and a parameter of one element.
 
     Args:
-        seed: What decides it.
+        block: What it does.
         meaning: Whether it calls what the operators mean instead of the operators.
     """
 
-    def __init__(self, seed: int, *, meaning: bool = False) -> None:
+    def __init__(self, block: Block, *, meaning: bool = False) -> None:
         super().__init__()
-        self.block = _Maker(Random(seed)).block(["x", "y"], [], depth=0)
+        self.block = block
         self.weight = nn.Parameter(torch.tensor([1.25]))
         self.meaning = meaning
 
@@ -217,6 +218,42 @@ class Program(nn.Module):
         return "\n".join(self.block.lines())
 
 
+def made(seed: int) -> Block:
+    """Return the program that a seed decides."""
+    return _Maker(Random(seed)).block(["x", "y"], [], depth=0)
+
+
+def smaller(block: Block) -> Iterator[Block]:
+    """Yield programs that do less; some of them do not work."""
+    for index, statement in enumerate(block.statements):
+        before, after = block.statements[:index], block.statements[index + 1 :]
+        yield replace(block, statements=(*before, *after))
+        if isinstance(statement, Called):
+            for body in smaller(statement.body):
+                yield replace(block, statements=(*before, replace(statement, body=body), *after))
+            for simpler in _simpler(statement):
+                yield replace(block, statements=(*before, simpler, *after))
+        elif isinstance(statement, Computed) and statement.operation != "add":
+            plain = Computed(statement.target, "add", (statement.operands[0],) * 2)
+            yield replace(block, statements=(*before, plain, *after))
+    names = [leaf for leaf in pytree.tree_leaves(block.result) if _is_name(leaf)]
+    if block.result != (names[0],):
+        yield replace(block, result=(names[0],))
+    for name in names[1:]:
+        yield replace(block, result=(name,))
+
+
+def _simpler(called: Called) -> Iterator[Called]:
+    if called.operator != "plain":
+        yield replace(called, operator="plain")
+    if called.kind != "function":
+        yield replace(called, kind="function")
+    for index in range(len(called.operands)):
+        operands = (*called.operands[:index], *called.operands[index + 1 :])
+        parameters = (*called.parameters[:index], *called.parameters[index + 1 :])
+        yield replace(called, operands=operands, parameters=parameters)
+
+
 class _Maker:
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -226,8 +263,13 @@ class _Maker:
         """Make a block that may use `names`, and write to `owned`."""
         names, owned = list(names), list(owned)
         count = self._random.randint(1, 4)
-        statements = tuple(self._statement(names, owned, depth) for _ in range(count))
-        return Block(statements, self._result(names, depth))
+        statements = [self._statement(names, owned, depth) for _ in range(count)]
+        if depth and self._random.random() < 0.7:
+            # A region that returns a view or one of its operands is often refused.
+            fresh = Computed(self._name(), "mul", (names[-1], self._random.choice(names)))
+            statements.append(fresh)
+            return Block(tuple(statements), self._result([fresh.target], depth))
+        return Block(tuple(statements), self._result(names, depth))
 
     def _statement(self, names: list[str], owned: list[str], depth: int) -> Any:
         chance = self._random.random()
@@ -264,6 +306,8 @@ class _Maker:
     def _result(self, names: Sequence[str], depth: int) -> Any:
         def leaf() -> Any:
             if depth and self._random.random() < 0.15:
+                return self._random.choice((None, 3, 2.5, True, "text"))
+            if len(names) == 1:
                 return self._random.choice((None, 3, 2.5, True, "text"))
             # The last ones depend on most.
             return "$" + self._random.choice(names[-4:] if self._random.random() < 0.8 else names)

@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 from functorch.compile import aot_module, make_boxed_func
-from hop_programs import OPERATORS, Program
+from hop_programs import OPERATORS, Block, Program, made, smaller
 from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
@@ -285,33 +285,41 @@ def expected_on(name: str, surface: Surface, meaning: Program) -> Observed:
     return observed(meaning, inputs(), meaning)
 
 
-def judge(seed: int, name: str) -> Verdict:
+def judge(block: Block, name: str) -> Verdict:
     """Run a program on a surface."""
     surface = SURFACES[name]
     state = _state()
     try:
-        expected = expected_on(name, surface, Program(seed, meaning=True))
+        expected = expected_on(name, surface, Program(block, meaning=True))
     except Exception as error:  # noqa: BLE001 - a program that does not work is no program
         return Verdict(Outcome.TORCHS, f"{type(error).__name__}: {error}")
     try:
-        problem = difference(surface(Program(seed)), expected)  # type: ignore[arg-type]
+        problem = difference(surface(Program(block)), expected)  # type: ignore[arg-type]
     except HopyardError as error:
         refused = f"{type(error).__name__}: {error.message}"
         is_refusal = isinstance(error, hopyard.errors.UnsupportedError)
-        return Verdict(Outcome.REFUSED if is_refusal else _blamed(seed, name, refused), refused)
+        return Verdict(Outcome.REFUSED if is_refusal else _blamed(block, name, refused), refused)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer
         told = "".join(traceback.format_exception(error)[-4:])
-        return Verdict(_blamed(seed, name, told), told)
+        return Verdict(_blamed(block, name, told), told)
     if _state() != state:
         return Verdict(Outcome.WRONG, "modes are left behind")
     if problem:
-        return Verdict(_blamed(seed, name, problem), problem)
+        return Verdict(_blamed(block, name, problem), problem)
     return Verdict(Outcome.RIGHT)
 
 
-def _blamed(seed: int, name: str, problem: str) -> Outcome:
+def smallest(block: Block, name: str, outcome: Outcome) -> Block:
+    """Return the program with everything taken away that an outcome does not need."""
+    for candidate in smaller(block):
+        if judge(candidate, name).outcome is outcome:
+            return smallest(candidate, name, outcome)
+    return block
+
+
+def _blamed(block: Block, name: str, problem: str) -> Outcome:
     """Say whose fault it is: torch's, if what the operators mean goes wrong there too."""
-    meaning = Program(seed, meaning=True)
+    meaning = Program(block, meaning=True)
     try:
         found: Any = SURFACES[name](meaning)
         is_right = not difference(found, expected_on(name, SURFACES[name], meaning))
@@ -333,6 +341,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--surfaces", nargs="+", default=list(SURFACES), choices=list(SURFACES))
     parser.add_argument("--show", action="store_true", help="print the programs")
+    parser.add_argument("--smallest", action="store_true", help="make wrong programs small")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
@@ -341,17 +350,19 @@ def main() -> int:
     reasons: Counter[str] = Counter()
     start = time.perf_counter()
     for seed in range(options.seed, options.seed + options.count):
+        block = made(seed)
         if options.show:
-            print(f"# {seed}\n{Program(seed)}\n", flush=True)
+            print(f"# {seed}\n{Program(block)}\n", flush=True)
         for name in options.surfaces:
-            verdict = judge(seed, name)
+            verdict = judge(block, name)
             counts[name, verdict.outcome] += 1
             if verdict.outcome is Outcome.REFUSED:
                 reasons[verdict.detail[:60]] += 1
             if verdict.outcome is Outcome.WRONG or (options.show and verdict.detail):
-                print(
-                    f"{seed}, {name}: {verdict.outcome.value}: {verdict.detail[:1500]}", flush=True
-                )
+                told = verdict.detail[:1500]
+                print(f"{seed}, {name}: {verdict.outcome.value}: {told}", flush=True)
+            if verdict.outcome is Outcome.WRONG and options.smallest:
+                print(Program(smallest(block, name, verdict.outcome)), flush=True)
     print(f"{'':28}" + "".join(f"{each.value:>10}" for each in Outcome))
     for name in options.surfaces:
         print(f"{name:28}" + "".join(f"{counts[name, each]:10}" for each in Outcome))

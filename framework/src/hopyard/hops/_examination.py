@@ -179,7 +179,7 @@ class _Examiner:
         return self._conclude(region.graph_module, order)
 
     def _alone(self, *values: Any) -> Any:
-        with function_modes.shown(), StandIns(self._stand_in):
+        with function_modes.shown(aside=True), StandIns(self._stand_in):
             output = self._call(*tree_unflatten(list(values), self._spec))
         outputs = [
             self._find(leaf) if isinstance(leaf, Tensor) else leaf for leaf in tree_leaves(output)
