@@ -143,7 +143,9 @@ def hopyard_after_pass(record: PassRecord, graph_module: GraphModule) -> None:
 
 
 @hookspec
-def hopyard_after_failed_pass(step: PassStep, graph_module: GraphModule, error: BaseException) -> None:
+def hopyard_after_failed_pass(
+    step: PassStep, graph_module: GraphModule, error: BaseException
+) -> None:
     """Observe a pass that failed; called once per failed pass, before its error is raised.
 
     The graph is what the pass returned, or what it left of the graph it was given if it returned

@@ -51,6 +51,8 @@ class Observers:
     def notify_failure(self, error: Exception, step: PassStep, graph_module: GraphModule) -> None:
         """Tell every observer that a pass failed; what they raise becomes a note on `error`."""
         try:
-            self.notify("hopyard_after_failed_pass", step=step, graph_module=graph_module, error=error)
+            self.notify(
+                "hopyard_after_failed_pass", step=step, graph_module=graph_module, error=error
+            )
         except PluginError as another:
             error.add_note(str(another))
