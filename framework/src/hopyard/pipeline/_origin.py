@@ -54,6 +54,16 @@ def label_nodes(graph_module: GraphModule) -> None:
             node.meta[_FROM] = (node.name,)
 
 
+def separate_metadata(graph_module: GraphModule) -> None:
+    """Give each node metadata of its own, where a pass let several nodes share a dictionary."""
+    seen: set[int] = set()
+    for _, body in walk_graphs(graph_module):
+        for node in body.graph.nodes:
+            if id(node.meta) in seen:
+                node.meta = dict(node.meta)
+            seen.add(id(node.meta))
+
+
 def mark_new_nodes(before: GraphModule, after: GraphModule, step: PassStep) -> None:
     """Note in the metadata of each node that was not there before what made it, and end labels.
 
