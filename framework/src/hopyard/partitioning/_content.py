@@ -20,7 +20,7 @@ from ._state import RANGES, STATE
 _NAMED = (torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 
-class Unknown(Exception):
+class Unknown(ValueError):
     """A graph holds something that has no content of its own."""
 
 
@@ -45,10 +45,10 @@ def digest_of(tensor: Tensor) -> str:
     """Return a digest of a tensor's type and values.
 
     Raises:
-        Unknown: It is no dense tensor.
+        ValueError: It is no dense tensor.
     """
     if tensor.layout is not torch.strided or tensor.is_quantized:
-        raise Unknown
+        raise Unknown(f"a tensor of layout {tensor.layout} has no plain values")
     plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
     size = plain.numel() * plain.element_size()
