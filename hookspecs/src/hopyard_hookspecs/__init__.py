@@ -33,6 +33,7 @@ from .passes import GraphPass as GraphPass
 from .passes import Pass as Pass
 from .passes import PassKind as PassKind
 from .passes import PassResult as PassResult
+from .pipeline import Origin as Origin
 from .pipeline import PassRecord as PassRecord
 from .pipeline import PassStep as PassStep
 from .safeguards import Check as Check
