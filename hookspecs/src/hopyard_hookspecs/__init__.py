@@ -16,7 +16,11 @@ from ._markers import hookspec as hookspec
 from ._markers import is_provisional as is_provisional
 from .backends import Backend as Backend
 from .backends import BackendImplementation as BackendImplementation
+from .backends import Concurrency as Concurrency
+from .backends import Fingerprinted as Fingerprinted
 from .backends import Lowered as Lowered
+from .backends import RunsBackward as RunsBackward
+from .backends import RunsPartitions as RunsPartitions
 from .backends import Support as Support
 from .decompositions import Decompositions as Decompositions
 from .hops import Hop as Hop
