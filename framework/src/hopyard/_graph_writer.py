@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from torch.fx import Graph, Node
 from torch.fx.immutable_collections import immutable_dict
+
+from ._torch.graphs import NodeBase
+
+_new = Node.__new__
+_initialize = NodeBase.__init__
+_NO_KEYWORDS: Final[dict[str, Any]] = immutable_dict()
 
 
 class GraphWriter:
@@ -20,7 +26,7 @@ class GraphWriter:
         graph: The graph under construction. fx's own ways to add nodes work as well.
     """
 
-    __slots__ = ("_insert", "_keywords", "_names", "_table", "graph")
+    __slots__ = ("_insert", "_names", "_table", "graph")
 
     def __init__(self, source: Graph) -> None:
         graph = self.graph = Graph()
@@ -30,7 +36,6 @@ class GraphWriter:
         self._names = namespace._obj_to_name
         self._table = graph._find_nodes_lookup_table.table
         self._insert = graph._insert
-        self._keywords: dict[str, Any] = immutable_dict()
 
     def append(
         self,
@@ -41,9 +46,15 @@ class GraphWriter:
         kwargs: dict[str, Any],
         type_expr: Any = None,
     ) -> Node:
-        """Append a node under a name that no other node of this graph has."""
+        """Append a node under a name that no other node of this graph has.
+
+        The operation and the target must go together. Measured by `make bench-passes`.
+        """
         graph = self.graph
-        node = Node(graph, name, op, target, args, kwargs or self._keywords, type_expr)
+        # What Node's constructor does after its checks.
+        node: Node = _new(Node)
+        _initialize(node, graph, name, op, target, type_expr)
+        node._update_args_kwargs(args, kwargs or _NO_KEYWORDS)
         self._names[node] = name
         self._insert(node)
         self._table[op, target if op == "call_function" else None][node] = None

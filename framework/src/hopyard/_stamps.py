@@ -22,7 +22,7 @@ from torch import Tensor, are_deterministic_algorithms_enabled, get_default_dtyp
 from torch.fx import Graph, GraphModule, Node
 
 from ._torch.dispatch import is_cudnn_enabled, is_mkldnn_enabled, registered_kernels
-from ._torch.fake import FakeTensorMode
+from ._torch.fake import FakeTensor, FakeTensorMode
 from ._torch.symbolic import ShapeEnv
 
 STAMP = "_hopyard_stamp"
@@ -101,10 +101,21 @@ def restamp(node: Node, target: Any, val: Any, evidence: Any, epoch: Epoch) -> N
 
 
 def stamp_graph(graph_module: GraphModule, fake_mode: FakeTensorMode) -> None:
-    """Stamp every node of a graph whose values were just computed, under one fake mode."""
+    """Stamp every node of a graph whose values were just computed, under one fake mode.
+
+    Every capture ends with it, so the common case is written out: `make bench-trace` measures it.
+    """
     epoch = Epoch(fake_mode)
     for node in graph_module.graph.nodes:
-        stamp_node(node, epoch, _attribute(graph_module, node) if node.op == "get_attr" else None)
+        meta = node.meta
+        val = meta.get("val")
+        if type(val) is FakeTensor and node.op != "get_attr" and "unbacked_bindings" not in meta:
+            version = val._version if not val.is_inference() else NEVER
+            stamp = (node._args, node._kwargs, node.target, val, version, epoch)
+            node.__dict__[STAMP] = _new(Stamp, stamp)
+        else:
+            is_read = node.op == "get_attr"
+            stamp_node(node, epoch, _attribute(graph_module, node) if is_read else None)
     epoch.begin()
 
 

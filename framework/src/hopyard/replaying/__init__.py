@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from .._graph_writer import GraphWriter as GraphWriter
 from .._stamps import NEVER as NEVER
+from .._stamps import STAMP as STAMP
 from .._stamps import Epoch as Epoch
 from .._stamps import Stamp as Stamp
 from .._stamps import carry_stamp as carry_stamp
@@ -25,6 +26,7 @@ from .._torch.graphs import LazyGraphModule as LazyGraphModule
 from .._torch.provenance import COPIED_KEYS as COPIED_KEYS
 from ._comparing import is_same_value as is_same_value
 from ._computing import Computation as Computation
+from ._computing import is_indexing_without_mask as is_indexing_without_mask
 from ._computing import is_reshaping as is_reshaping
 from ._computing import is_writing as is_writing
 from ._computing import repeats as repeats

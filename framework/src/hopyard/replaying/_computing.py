@@ -5,12 +5,13 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache, cached_property
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from .._torch.dispatch import OpOverload
+from .._torch.dispatch import OpOverload, is_any_autocast_enabled
 from .._torch.fake import FakeTensor, FakeTensorMode, fast_detach
 from .._torch.predispatch import disable_transforms, enable_python_dispatcher
 from .._torch.symbolic import compute_unbacked_bindings
@@ -30,6 +31,7 @@ _WRITING: Final = frozenset((operator.setitem, operator.delitem))
 _MODULES_OF_NUMBERS: Final = frozenset(("_operator", "builtins", "math"))
 
 
+@cache
 def repeats(target: Any) -> bool:
     """Say whether a target makes the same value again from the same operands.
 
@@ -43,6 +45,18 @@ def repeats(target: Any) -> bool:
     if getattr(target, "__module__", None) in _MODULES_OF_NUMBERS:
         return target not in _WRITING
     return getattr(torch, getattr(target, "__name__", ""), None) is target
+
+
+def is_indexing_without_mask(target: Any, value: Any) -> bool:
+    """Say whether a target is the indexing of a tensor that gave a value of known size.
+
+    Indexed by a mask, a tensor has as many elements as the mask says.
+    """
+    return (
+        target is aten.index.Tensor
+        and isinstance(value, Tensor)
+        and not value._has_symbolic_sizes_strides
+    )
 
 
 def is_reshaping(target: Any) -> bool:
@@ -67,15 +81,12 @@ class Computation:
 
     def __init__(self, fake_mode: FakeTensorMode | None) -> None:
         self.fake_mode = fake_mode
-        self._propagation: Propagation | None = None
-        if fake_mode is not None and Propagation.suits(fake_mode):
-            self._propagation = Propagation(FakeFactory(fake_mode))
 
     def compute(
         self, target: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
         """Return `target(*args, **kwargs)`."""
-        if self._propagation is not None and isinstance(target, OpOverload):
+        if isinstance(target, OpOverload) and self._propagation is not None:
             output = self._propagation.compute(target, args, kwargs)
             if output is not MISSING:
                 return output
@@ -94,6 +105,12 @@ class Computation:
             return fast_detach(tensor.fake_mode, tensor)
         return tensor.detach()
 
+    @cached_property
+    def _propagation(self) -> Propagation | None:
+        if self.fake_mode is None or not Propagation.suits(self.fake_mode):
+            return None
+        return Propagation(FakeFactory(self.fake_mode))
+
     @contextmanager
     def surroundings(self) -> Generator[None, None, None]:
         """Enter what values are computed in. Real tensors among operands are constants."""
@@ -102,10 +119,13 @@ class Computation:
             stack.enter_context(torch.inference_mode(mode=False))
             stack.enter_context(torch.no_grad())
             stack.enter_context(disable_transforms())
-            for device in {"cpu", torch.get_default_device().type}:
-                if torch.amp.is_autocast_available(device):
+            if is_any_autocast_enabled():
+                for device in {"cpu", torch.get_default_device().type}:
                     stack.enter_context(torch.autocast(device, enabled=False))
             if self.fake_mode is not None:
+                # What was learnt of a tensor's data in a capture, such as how many elements of a
+                # mask are true, has a symbol that nodes of this graph have to bring about anew.
+                self.fake_mode.epoch += 1
                 stack.enter_context(_constants_allowed(self.fake_mode))
                 stack.enter_context(self.fake_mode)
                 stack.enter_context(enable_python_dispatcher())

@@ -6,9 +6,9 @@ import operator
 import traceback
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, ClassVar
 
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import Graph, GraphModule, Interpreter, Node
 from torch.fx.graph import CodeGen
 from torch.nn import Module
 
@@ -32,7 +32,7 @@ from ._regions import (
 from ._replay import Replay
 from ._reuse import is_reuse_on
 from ._targets import Callback, callback_for
-from ._tracer import ExportTracer
+from ._tracer import ExportTracer as GraphTracer
 from ._values import NodeMetadata, ProxyValue, active_tracer, data_of, map_leaves
 
 _replay: ContextVar[Replay | None] = ContextVar("hopyard_export_pass_replay", default=None)
@@ -64,7 +64,8 @@ class ExportPass:
     must call `super().__init__()`.
     """
 
-    ExportTracer = ExportTracer
+    ExportTracer: ClassVar[type[GraphTracer]] = GraphTracer
+    """What records a graph; see :attr:`tracer`."""
 
     def __init__(self) -> None:
         # A dataclass may be frozen.
@@ -145,7 +146,7 @@ class ExportPass:
         self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], meta: NodeMetadata
     ) -> Any:
         """Replay a call of an operator, for example of `torch.ops.aten.add.Tensor`."""
-        return self._active.call(op, args, kwargs, meta)
+        return (_replay.get() or self._active).call(op, args, kwargs, meta)
 
     def call_sym(
         self, target: Callable[..., Any], args: tuple[Any, ...], meta: NodeMetadata
@@ -286,16 +287,15 @@ class ExportPass:
         return NodeMetadata({"stack_trace": "".join(traceback.format_stack(limit=2)[:1])})
 
     @property
-    def tracer(self) -> ExportTracer:
+    def tracer(self) -> GraphTracer:
         """What records the graph that is being made."""
         replay = _replay.get()
-        return ExportTracer(self, CodeGen()) if replay is None else replay.tracer
+        return GraphTracer(self, CodeGen()) if replay is None else replay.tracer
 
     @property
     def interpreter(self) -> Interpreter:
         """A plain interpreter, of no graph in particular."""
-        empty = ExportTracer(self, CodeGen()).graph
-        return Interpreter(GraphModule(Module(), empty))
+        return Interpreter(GraphModule(Module(), Graph()))
 
     @property
     def fake_tensor_mode(self) -> FakeTensorMode | None:
@@ -354,7 +354,7 @@ class ExportPass:
     def _replay_nodes(self, replay: Replay, graph_module: GraphModule, inputs: Any) -> None:
         """Give each node to its callback. Measured by `make bench-passes`."""
         begin, end, arguments = replay.begin, replay.end, replay.arguments
-        metadata_of = NodeMetadata.of
+        metadata_of, new = NodeMetadata.of, NodeMetadata.__new__
         callbacks: dict[int, Callback | None] = {}
         for node in graph_module.graph.nodes:
             begin(node)
@@ -366,12 +366,15 @@ class ExportPass:
                     known = callbacks[id(target)] = callback_for(target)
                 args, kwargs = arguments(node)
                 if known is Callback.OPERATOR:
-                    result = self.call_operator(target, args, kwargs, metadata_of(node))
+                    # NodeMetadata.of, without a call.
+                    meta = new(NodeMetadata)
+                    meta._data, meta._origin = None, node.meta
+                    result = self.call_operator(target, args, kwargs, meta)
                 else:
                     result = self._call(node, known, args, kwargs, metadata_of(node))
             elif op == "placeholder":
                 value = self._next(node, inputs)
-                result = self.placeholder(str(node.target), value, metadata_of(node))
+                result = self.placeholder(node.target, value, metadata_of(node))
             elif op == "get_attr":
                 replay.read(node)
                 continue
@@ -410,11 +413,14 @@ class ExportPass:
             pred, true_fn, false_fn, *operands = args
             return self.call_cond(pred, true_fn, false_fn, operands[0] if operands else (), meta)
         if callback is Callback.MAP and not kwargs:
-            return self.call_map(*args, meta)
+            body, mapped, operands = args
+            return self.call_map(body, mapped, operands, meta)
         if callback is Callback.WHILE_LOOP and not kwargs:
-            return self.call_while_loop(*args, meta)
+            condition, body, carried, additional = args
+            return self.call_while_loop(condition, body, carried, additional, meta)
         if callback is Callback.SCAN and not kwargs:
-            return self.call_scan(*args, meta)
+            combine, init, xs, additional = args
+            return self.call_scan(combine, init, xs, additional, meta)
         if callback is not None:
             return self.call_hop(target, args, kwargs, meta)
         raise self._error(

@@ -20,11 +20,13 @@ from torch.fx.node import map_arg
 from hopyard.operators import OpOverload
 from hopyard.replaying import (
     NEVER,
+    STAMP,
     Computation,
     Epoch,
     FakeTensor,
     LazyGraphModule,
     describe_value,
+    is_indexing_without_mask,
     is_reshaping,
     is_same_value,
     is_untouched,
@@ -58,7 +60,20 @@ if TYPE_CHECKING:
 _UNKNOWN: Final = object()
 """Stands for the value of a node that no stamp tells."""
 
-_PLAIN: Final = frozenset((bool, complex, float, int, str, type(None)))
+_PLAIN: Final = frozenset(
+    (
+        bool,
+        complex,
+        float,
+        int,
+        str,
+        torch.device,
+        torch.dtype,
+        torch.layout,
+        torch.memory_format,
+        type(None),
+    )
+)
 """Types of arguments and attributes that are given to callbacks as they are, found at once."""
 
 
@@ -105,7 +120,7 @@ class Replay:
         self._values: dict[Node, Any] = {}
         self._changed: set[Node] = set()
         self._kept: set[Node] = set()
-        self._repeating: dict[int, tuple[Any, bool]] = {}
+        self._repeating: dict[int, Any] = {}
         self._verbatim = 0
         self._writes = False
         # Of the node that is replayed.
@@ -126,7 +141,7 @@ class Replay:
     def begin(self, node: Node) -> None:
         """Turn to a node: find out what is known of it, and whether it may be copied."""
         self.node = self.tracer.node = node
-        stamp = stamp_of(node)
+        stamp = node.__dict__.get(STAMP)
         if stamp is None or stamp[5] is not self._stamped_in:
             self._known, self._copyable = _UNKNOWN, False
             return
@@ -150,7 +165,8 @@ class Replay:
     def arguments(self, node: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return what a callback is given for the arguments of a call."""
         values = self._values
-        self._lists.clear()
+        if self._lists:
+            self._lists = []
         self._nested = False
         self._args = tuple(
             [
@@ -164,7 +180,10 @@ class Replay:
         if not keywords:
             self._kwargs = {}
             return self._args, self._kwargs
-        self._kwargs = {key: self._argument(item) for key, item in keywords.items()}
+        self._kwargs = {
+            key: item if type(item) in _PLAIN else self._argument(item)
+            for key, item in keywords.items()
+        }
         self._keywords = tuple(self._kwargs.values())
         return self._args, self._kwargs
 
@@ -183,6 +202,13 @@ class Replay:
     def placeholder(self, name: str, value: Any, meta: NodeMetadata) -> ProxyValue:
         """Add an input."""
         source = self.node
+        if (
+            self._copyable
+            and value is self._known
+            and name is source.target
+            and meta.is_untouched_copy_of(source)
+        ):
+            return self._copy(source, meta)
         default = source._args if source.op == "placeholder" else ()
         same = source.op == "placeholder" and self._is_first(name)
         node = self._append(
@@ -209,7 +235,7 @@ class Replay:
         if (
             self._copyable
             and target is source.target
-            and self._is_repeating(target)
+            and (self._repeating.get(id(target)) or self._is_repeating(target))
             and (
                 (
                     args is self._args
@@ -311,18 +337,19 @@ class Replay:
     def _copy(self, source: Node, meta: NodeMetadata) -> ProxyValue:
         find = self._counterparts.__getitem__
         known = self._known
+        keywords = source._kwargs
         node = self._append(
             source.name,
             source.op,
             source.target,
             map_arg(source._args, find),
-            map_arg(source._kwargs, find),
+            map_arg(keywords, find) if keywords else keywords,
             source.type,
         )
         self._copyable = False
         self._kept.add(source)
         own = source.meta
-        if type(meta) is NodeMetadata and meta.untouched_origin is own:
+        if type(meta) is NodeMetadata and meta._data is None and meta._origin is own:
             node.meta.update(own)
             self._verbatim += 1
         else:
@@ -401,10 +428,9 @@ class Replay:
 
     def _give_metadata(self, node: Node, meta: NodeMetadata) -> bool:
         """Write the metadata that a callback gave, and say whether it is the replayed node's."""
-        origin = meta.untouched_origin if type(meta) is NodeMetadata else None
-        if origin is not None:
-            node.meta.update(origin)
-            return origin is self.node.meta
+        if type(meta) is NodeMetadata and meta.is_untouched_copy_of(self.node):
+            node.meta.update(self.node.meta)
+            return True
         if node.op == "call_function":
             self.tracer.inherit(node)
         node.meta.update(meta.data)
@@ -429,18 +455,19 @@ class Replay:
         return self.node.target == target and self.node not in self._kept
 
     def _is_repeating(self, target: Any) -> bool:
-        known = self._repeating.get(id(target))
-        if known is None:
+        """Say whether a target that is not known to repeat its results does so for this node."""
+        if repeats(target):
             # The target is kept, so that its identity stays its own.
-            known = self._repeating[id(target)] = (target, repeats(target))
-        return known[1]
+            self._repeating[id(target)] = target
+            return True
+        return is_indexing_without_mask(target, self._known)
 
     def _argument(self, item: Any) -> Any:
         """Return what a callback is given for an argument that may be a container."""
         if isinstance(item, Node):
             return self._values[item]
         if isinstance(item, list):
-            made = [self._argument(each) for each in item]
+            made = [each if type(each) in _PLAIN else self._argument(each) for each in item]
             self._lists.append((made, tuple(made)))
             return made
         if isinstance(item, tuple):
@@ -454,10 +481,10 @@ class Replay:
         return item
 
     def _are_lists_untouched(self) -> bool:
-        return all(
-            len(given) == len(known) and all(map(operator.is_, given, known))
-            for given, known in self._lists
-        )
+        for given, known in self._lists:
+            if len(given) != len(known) or not all(map(operator.is_, given, known)):
+                return False
+        return True
 
     def _are_keywords_untouched(self, kwargs: Mapping[str, Any]) -> bool:
         return (

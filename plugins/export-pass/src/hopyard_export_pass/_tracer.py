@@ -31,7 +31,7 @@ INHERITED: Final = ("stack_trace", *COPIED_KEYS)
 _MISSING: Final = object()
 
 
-class ExportTracer(Tracer):  # type: ignore[misc]
+class ExportTracer(Tracer):
     """Records the graph that a pass makes.
 
     Tensors and modules that the graph reads become attributes of `root`, each once. What the
@@ -55,7 +55,7 @@ class ExportTracer(Tracer):  # type: ignore[misc]
     def __init__(
         self, callback: ExportPass, codegen: Any, source: GraphModule | None = None
     ) -> None:
-        super().__init__(autowrap_modules=())
+        super().__init__()
         self.callback = callback
         self.writer = GraphWriter(Graph() if source is None else source.graph)
         self.graph = self.writer.graph

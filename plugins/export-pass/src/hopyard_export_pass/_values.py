@@ -55,10 +55,9 @@ class NodeMetadata:
             self._data = dict(self._origin)
         return self._data
 
-    @property
-    def untouched_origin(self) -> dict[str, Any] | None:
-        """The metadata of the node it is a copy of; None if it is of no node or was read whole."""
-        return self._origin if self._data is None else None
+    def is_untouched_copy_of(self, node: Node) -> bool:
+        """Say whether it is what a node's metadata says, and nobody asked for all of it."""
+        return self._data is None and self._origin is node.meta
 
     def __getitem__(self, key: str) -> Any:
         data = self._origin if self._data is None else self._data
