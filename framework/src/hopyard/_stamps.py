@@ -62,7 +62,8 @@ class Stamp(NamedTuple):
         kwargs: The node's keywords.
         target: What it calls; for the read of an attribute, the attribute.
         val: Its value.
-        evidence: What shows that nobody has changed the value in place; see :func:`evidence_of`.
+        evidence: What shows that nobody has changed the value in place: versions, and what is
+            in containers.
         epoch: When that was.
     """
 

@@ -31,3 +31,25 @@ from ._computing import is_reshaping as is_reshaping
 from ._computing import is_writing as is_writing
 from ._computing import repeats as repeats
 from ._describing import describe_value as describe_value
+
+__all__ = [
+    "Computation",
+    "Epoch",
+    "GraphWriter",
+    "Stamp",
+    "carry_stamp",
+    "describe_value",
+    "is_indexing_without_mask",
+    "is_reshaping",
+    "is_same_value",
+    "is_untouched",
+    "is_writing",
+    "remove_stamps",
+    "repeats",
+    "restamp",
+    "stamp_graph",
+    "stamp_node",
+    "stamp_of",
+]
+# What is torch's is here for plugins too, and documented there: FakeTensor, FakeTensorMode,
+# LazyGraphModule. So are STAMP, NEVER and COPIED_KEYS, which are for whoever must be fast.

@@ -61,9 +61,17 @@ def _is_same_tensor(one: Tensor, other: Tensor) -> bool:
 
 def is_same_number(one: Any, other: Any) -> bool:
     """Say whether two numbers are the same number, or the same expression."""
+    one, other = _plain(one), _plain(other)
     if isinstance(one, SymInt) or isinstance(other, SymInt):
         return is_same_value(one, other)
     return bool(one == other)
+
+
+def _plain(number: Any) -> Any:
+    """Return a number that is the same for all values of the symbols as a plain one."""
+    if isinstance(number, SymInt) and number.node.expr.is_number:
+        return int(number.node.expr)
+    return number
 
 
 def _are_same_numbers(left: Any, right: Any) -> bool:

@@ -50,7 +50,11 @@ def is_described(recorded: Any, value: Any) -> bool:
 def _numbers(values: Any, names: dict[str, str] | None) -> tuple[Any, ...]:
     """Return numbers; symbolic ones as text, since comparing them would add guards."""
     return tuple(
-        value if isinstance(value, (int, float)) else _renamed(str(value), names)
+        value
+        if isinstance(value, (int, float))
+        else int(value.node.expr)
+        if isinstance(value, SymInt) and value.node.expr.is_number
+        else _renamed(str(value), names)
         for value in values
     )
 

@@ -89,6 +89,7 @@ class Replay:
         computation: Computes values.
         fake_mode: Describes values.
         reuse: Whether nodes that have not changed are copied.
+        outer: The replay of the graph that this one's is a body of.
 
     Attributes:
         node: The node that is replayed.
@@ -104,11 +105,14 @@ class Replay:
         fake_mode: Any,
         *,
         reuse: bool = True,
+        outer: Replay | None = None,
     ) -> None:
         self.computation = computation
         self.tracer = ExportTracer(callbacks, source.graph._codegen, source)
         self.tracer.fake_tensor_mode = fake_mode
+        self.tracer.forget = self._forget
         self.reuse = reuse
+        self._outer = outer
         self.node: Node = source.graph._root
         self._source = source
         self._fake_mode = fake_mode
@@ -261,13 +265,14 @@ class Replay:
         )
         untouched = self._give_metadata(node, meta)
         if "val" in node.meta:
-            node.meta["val"] = data_of(results)
+            node.meta["val"] = self._known_or(data_of(results))
         if (
             self.node is source
             and self._is_counterpart(source._args, args)
             and (untouched or is_kept_metadata(source.meta, node.meta))
         ):
             self._verbatim += 1
+        self._stamp(node, node.meta.get("val"))
         return ProxyValue(data_of(results), node)
 
     def read(self, source: Node) -> Any:
@@ -299,7 +304,12 @@ class Replay:
     def for_body(self, body: GraphModule) -> Replay:
         """Return what replays the body of a region of this graph."""
         return Replay(
-            self.tracer.callback, body, self.computation, self._fake_mode, reuse=self.reuse
+            self.tracer.callback,
+            body,
+            self.computation,
+            self._fake_mode,
+            reuse=self.reuse,
+            outer=self,
         )
 
     def body(
@@ -329,6 +339,7 @@ class Replay:
         is_verbatim = (
             self._verbatim == len(self._source.graph.nodes) == len(tracer.graph.nodes)
             and not self._bodies
+            and _are_untouched(tracer.graph, self._source.graph)
         )
         return made, not is_verbatim and not same_graph(self._source, made)
 
@@ -382,7 +393,7 @@ class Replay:
         node.meta.pop("unbacked_bindings", None)
         if bindings:
             node.meta["unbacked_bindings"] = bindings
-        elif is_first:
+        else:
             data = self._known_or(data)
         if data is not None or "val" in node.meta:
             self._describe(node, data)
@@ -393,7 +404,8 @@ class Replay:
             and (untouched or is_kept_metadata(source.meta, node.meta))
         ):
             self._verbatim += is_described(source.meta.get("val"), node.meta.get("val"))
-        self._stamp(node, data)
+        if _are_of_their_nodes((args, kwargs)):
+            self._stamp(node, data)
         return ProxyValue(data, node)
 
     def _known_or(self, value: Any) -> Any:
@@ -441,13 +453,19 @@ class Replay:
 
         What follows is computed anew: who shares a tensor with whom is not known of values.
         """
-        self._stamped_in, self._copyable = None, False
+        self._forget()
         for leaf in leaves_of(arguments):
             if not isinstance(leaf, ProxyValue) or not isinstance(leaf.data, Tensor):
                 continue
             if id(leaf.data) not in self._private:
                 leaf.data = self.computation.alias(leaf.data)
                 self._private[id(leaf.data)] = leaf.data
+
+    def _forget(self) -> None:
+        """Let everything that follows be computed anew."""
+        self._stamped_in, self._copyable, self._known = None, False, _UNKNOWN
+        if self._outer is not None:
+            self._outer._forget()
 
     # Comparing a call with the node that is replayed.
 
@@ -531,6 +549,30 @@ class Replay:
                 epoch = stamp.epoch
                 return epoch if epoch.fake_mode is self._fake_mode and epoch.lasts() else None
         return None
+
+
+def _are_of_their_nodes(arguments: Any) -> bool:
+    """Say whether handles have the values of their nodes, and not others that a pass made up."""
+    for leaf in leaves_of(arguments):
+        if isinstance(leaf, ProxyValue):
+            stamp = stamp_of(leaf.node)
+            if stamp is None or stamp.val is not leaf.data:
+                return False
+    return True
+
+
+def _are_untouched(made: Graph, source: Graph) -> bool:
+    """Say whether copies of nodes still are what they were when they were made."""
+    for node, original in zip(made.nodes, source.nodes, strict=True):
+        stamp = node.__dict__.get(STAMP)
+        meta, known = node.meta, original.meta
+        if (
+            (stamp is None or stamp[0] is not node._args or stamp[1] is not node._kwargs)
+            or len(meta) != len(known)
+            or not all(map(operator.is_, meta.values(), known.values()))
+        ):
+            return False
+    return True
 
 
 def _take_over(keys: Iterable[str], source: Mapping[str, Any], target: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -50,6 +51,7 @@ class ExportTracer(Tracer):
         submodules: The modules that it reads, each with its attribute.
         fake_tensor_mode: Describes the values of nodes.
         node: The node that is replayed, whose metadata new nodes inherit.
+        forget: Called when a handle is given other data.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class ExportTracer(Tracer):
         self.submodules: dict[Module, str] = {}
         self.fake_tensor_mode: FakeTensorMode | None = None
         self.node: Node | None = None
+        self.forget: Callable[[], None] = lambda: None
         self._source = source
         # Objects are known by their identity, which must not pass to others meanwhile.
         self._reads: dict[int, tuple[Any, Node]] = {}

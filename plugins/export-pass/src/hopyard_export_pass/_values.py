@@ -97,10 +97,19 @@ class ProxyValue:
     """
 
     __slots__ = ("data", "proxy_or_node")
+    data: Any
+    proxy_or_node: Proxy | Node
 
     def __init__(self, data: Any, proxy: Proxy | Node) -> None:
-        self.data = data
-        self.proxy_or_node = proxy
+        _set_data(self, data)
+        _set_proxy(self, proxy)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # What was computed from the handle before may be wrong now, and so may what follows.
+        tracer = active_tracer.get(None)
+        if tracer is not None:
+            tracer.forget()
+        object.__setattr__(self, name, value)
 
     @property
     def node(self) -> Node:
@@ -178,6 +187,10 @@ class ProxyValue:
 
     def __repr__(self) -> str:
         return f"ProxyValue({self.node.name}: {self.data!r})"
+
+
+_set_data = ProxyValue.__dict__["data"].__set__
+_set_proxy = ProxyValue.__dict__["proxy_or_node"].__set__
 
 
 def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
