@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch._library.opaque_object import OpaqueBase, register_opaque_type
 from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
+from torch.testing._internal.torchbind_impls import init_torchbind_implementations
 
 from hopyard import _torch as door
 from hopyard._torch import (
@@ -1559,6 +1560,37 @@ def _fake_objects() -> None:
     assert objects.real_object(made) is real
     with_nothing_behind = object.__new__(objects.FakeScriptObject)
     assert objects.real_object(with_nothing_behind) is None
+
+
+@check(
+    "objects.call_method",
+    "objects.class_name",
+    "objects.has_fake_class",
+    "objects.is_script_object",
+    "functional.call_below",
+)
+def _script_objects() -> None:
+    init_torchbind_implementations()
+    real = torch.classes._TorchScriptTesting._Foo(10, 20)
+    made = objects.to_fake_object(fake.FakeTensorMode(), real)
+    assert objects.is_script_object(real)
+    assert not objects.is_script_object(made)
+    assert objects.has_fake_class(real)
+    assert objects.class_name(real) == objects.class_name(made)
+    assert objects.class_name(real).endswith("_TorchScriptTesting._Foo")
+    seen: list[Tensor] = []
+
+    def look(given: Tensor) -> Tensor:
+        seen.append(given)
+        return given * 2
+
+    def function(x: Tensor) -> Tensor:
+        x[0].add_(1)
+        return functional.call_below(look, x).add_(1)
+
+    assert torch.func.functionalize(function)(torch.ones(2)).tolist() == [5.0, 3.0]
+    assert seen[0].tolist() == [2.0, 1.0]
+    assert objects.call_method(real, "add_tensor", torch.ones(1)).tolist() == [30.0]
 
 
 @check("objects.address_of")

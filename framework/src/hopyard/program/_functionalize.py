@@ -11,6 +11,8 @@ import torch
 from torch.fx import GraphModule, Interpreter, Node
 
 from .._torch.exporting import rebind_unbacked
+from .._torch.functional import call_below
+from .._torch.objects import call_method
 from ..errors import UnsupportedError
 from ..tracing import Placeholder, Tracer, TracingOptions, node_location
 from ._hidden_writes import declare_writes
@@ -119,6 +121,12 @@ class _Replay(Interpreter):
         super().__init__(graph_module)
         self._recorded = tracer.recorder.graph.nodes
         self._shape_env = tracer.shape_env
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # torch's rule for methods of objects wants another way of functionalization.
+        if target is call_method:
+            return call_below(target, *args, **kwargs)
+        return super().call_function(target, args, kwargs)
 
     def run_node(self, n: Node) -> Any:
         last = next(iter(reversed(self._recorded)), None)
