@@ -1037,7 +1037,7 @@ def _a_variable_of_ones_own() -> None:
             del dynamo.operator_variables[name]
         torch.compiler.reset()
     targets = [
-        [node.target for node in graph.graph.nodes if node.op == "call_function"][0]
+        next(node.target for node in graph.graph.nodes if node.op == "call_function")
         for graph in graphs
     ]
     # The type of the operator alone would not tell one from another.
@@ -1437,9 +1437,39 @@ def _casts() -> None:
             assert inductor.emulates_precision_casts() is setting
 
 
+@check("compiler.lowered_backend", "compiler.boxed")
+def _lowered() -> None:
+    graphs = []
+
+    def keep(graph_module: fx.GraphModule, inputs: Any) -> Any:
+        graphs.append(graph_module)
+        return compiler.boxed(graph_module)
+
+    backend = compiler.lowered_backend(fw_compiler=keep, bw_compiler=keep)
+    x = torch.ones(2, requires_grad=True)
+    torch.compile(lambda x: x.sin(), backend=backend)(x).sum().backward()
+    torch.compiler.reset()
+    assert x.grad.equal(torch.ones(2).cos())
+    names = [[node.target for node in graph.graph.nodes] for graph in graphs]
+    assert aten.sin.default in names[0]
+    assert aten.cos.default in names[1]
+
+
+@check("inductor.compile_and_package", "inductor.load_package")
+def _packages() -> None:
+    # What they do is tried with tests/sweep/sweep_compiled.py; it takes a C++ compiler.
+    import inspect
+
+    import torch._inductor
+
+    for name in ("compile_and_package", "load_package"):
+        function = getattr(torch._inductor, f"aoti_{name}")
+        assert "package_path" in str(inspect.signature(function)) or name == "load_package"
+
+
 @check("inductor.is_inductor_compiling", "inductor.is_inductor_loaded")
 def _inductor_at_work() -> None:
-    import torch._inductor.lowering  # noqa: F401
+    import torch._inductor.lowering
     from torch._inductor.virtualized import V
 
     assert inductor.is_inductor_loaded()

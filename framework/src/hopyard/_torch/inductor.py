@@ -25,7 +25,11 @@ def is_inductor_compiling() -> bool:
     virtualized = _sys.modules.get("torch._inductor.virtualized")
     if virtualized is None:
         return False
-    return not isinstance(virtualized.V.fake_mode, virtualized.NullHandler)
+    # A compilation ahead of time traces before it sets the mode.
+    handler = virtualized.V
+    return handler.aot_compilation is True or not isinstance(
+        handler.fake_mode, virtualized.NullHandler
+    )
 
 
 def is_inductor_loaded() -> bool:
@@ -71,12 +75,28 @@ def lower_graph(graph_module: _Any, values: _Any) -> _Any:
     return process_subgraph_nodes(graph_module, list(values))
 
 
+def compile_and_package(program: _Any, file: str) -> None:
+    """Compile an exported program ahead of time into a package that runs without Python."""
+    from torch._inductor import aoti_compile_and_package
+
+    aoti_compile_and_package(program, package_path=file)
+
+
+def load_package(file: str) -> _Any:
+    """Return a program that was compiled ahead of time."""
+    from torch._inductor import aoti_load_package
+
+    return aoti_load_package(file)
+
+
 __all__ = [
     "call_being_lowered",
+    "compile_and_package",
     "emulates_precision_casts",
     "graph_of",
     "is_inductor_compiling",
     "is_inductor_loaded",
+    "load_package",
     "lower_graph",
     "register_lowering",
 ]

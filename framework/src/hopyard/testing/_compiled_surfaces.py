@@ -14,9 +14,17 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-from .._torch.pytree import tree_leaves
+from .._torch.compiler import boxed, lowered_backend
+from .._torch.inductor import compile_and_package
+from .._torch.pytree import tree_leaves, tree_unflatten
 from ..hops import Operator, compiler_support
-from ._hop_surfaces import Call, HopSample, Program, Surface, agree, both, kept, same
+from ._hop_surfaces import HopSample, Surface
+from ._hop_surfaces import _agree as agree
+from ._hop_surfaces import _both as both
+from ._hop_surfaces import _Call as Call
+from ._hop_surfaces import _kept as kept
+from ._hop_surfaces import _Program as Program
+from ._hop_surfaces import _same as same
 
 _IN_ANOTHER_PROCESS = """
 import sys, warnings
@@ -69,8 +77,6 @@ def _compiled(lower: bool, options: dict[str, Any], operator: Operator, sample: 
 
 
 def _below_autograd(compiler: Callable[..., Any]) -> Callable[..., Any]:
-    from .._torch.compiler import boxed, lowered_backend
-
     def compile_lowered(graph_module: GraphModule, inputs: Any) -> Any:
         return boxed(compiler(graph_module, inputs))
 
@@ -80,11 +86,35 @@ def _below_autograd(compiler: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
+class _Owning(torch.nn.Module):
+    """A sample as a module that owns the modules of the sample, as strict export wants them."""
+
+    def __init__(self, call: Call) -> None:
+        super().__init__()
+        self._call = call
+        self._owned = torch.nn.ModuleDict(
+            {
+                str(place): leaf
+                for place, leaf in enumerate(call._leaves)
+                if isinstance(leaf, torch.nn.Module)
+            }
+        )
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        leaves = list(self._call._leaves)
+        for name, module in self._owned.items():
+            leaves[int(name)] = module
+        for place, tensor in zip(self._call._places, tensors, strict=True):
+            leaves[place] = tensor
+        args = tree_unflatten(leaves, self._call._spec)
+        return self._call._function(*args, **self._call._kwargs)
+
+
 def _exported_strictly(operator: Operator, sample: HopSample) -> None:
     call, meant = both(operator, sample)
     with _compiling(), torch.no_grad():
         tensors = tuple(each.detach() for each in call.tensors)
-        exported = torch.export.export(Program(call), tensors, strict=True)
+        exported = torch.export.export(_Owning(call), tensors, strict=True)
         kept(exported.graph_module, operator, "the exported program")
         for program in (exported, exported.run_decompositions()):
             if not same(program.module()(*tensors), meant(*tensors)):
@@ -107,10 +137,8 @@ def _packaged(operator: Operator, sample: HopSample) -> None:
         tensors = tuple(each.detach() for each in call.tensors)
         exported = torch.export.export(Program(call), tensors, strict=False)
         file = str(Path(folder) / "program.pt2")
-        torch._inductor.aoti_compile_and_package(exported, package_path=file)
-        expected = [
-            each for each in tree_leaves(meant(*tensors)) if isinstance(each, torch.Tensor)
-        ]
+        compile_and_package(exported, file)
+        expected = [each for each in tree_leaves(meant(*tensors)) if isinstance(each, torch.Tensor)]
         torch.save((tensors, expected), Path(folder) / "values.pt")
         done = subprocess.run(
             [sys.executable, "-c", _IN_ANOTHER_PROCESS, folder],
@@ -126,9 +154,7 @@ def _surfaces() -> Iterator[Surface]:
     rule = 'the rule "dynamo"'
     whole = {"fullgraph": True}
     yield Surface("torch.compile", partial(_compiled, False, whole), rule)
-    yield Surface(
-        "torch.compile, in parts", partial(_compiled, False, {"fullgraph": False}), rule
-    )
+    yield Surface("torch.compile, in parts", partial(_compiled, False, {"fullgraph": False}), rule)
     yield Surface(
         "torch.compile, dynamic sizes", partial(_compiled, False, {**whole, "dynamic": True}), rule
     )

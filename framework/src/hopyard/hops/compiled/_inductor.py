@@ -8,7 +8,7 @@ again. The compiled code is that of a program without the region.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,8 @@ from ..._torch.inductor import (
     register_lowering,
 )
 from ..._torch.proxies import torch_make_fx
-from ..._torch.pytree import tree_map_only
+from ..._torch.pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
+from .._returns import KEYWORD, call_as_recorded
 
 if TYPE_CHECKING:
     from .._operator import Operator
@@ -46,17 +47,15 @@ def register(operator: Operator) -> None:
 
 
 def _lower(operator: Operator, *values: Any, **config: Any) -> Any:
-    rule = operator.definition.rules.get(SURFACE)
-    if operator.definition.kind == "operator":
-        lowering = rule or partial(_lower_definition, operator)
-        return lowering(*values, **config)
-    body, *operands = values
-    graph_module = graph_of(body)
-    if rule is not None:
-        return rule(_Body(graph_module), *operands, **config)
-    if operator.runs_its_body:
-        return _Body(graph_module)(*operands)
-    return _lower_definition(operator, *operands, body=graph_module, **config)
+    rule: Any = operator.definition.rules.get(SURFACE)
+    if rule is None:
+        return _lower_definition(operator, values, config)
+    if operator.definition.kind == "region":
+        body, *operands = values
+        values = (_Body(graph_of(body)), *operands)
+    if KEYWORD in config:
+        return call_as_recorded(rule, values, config, eager=True)
+    return rule(*values, **config)
 
 
 class _Body:
@@ -69,15 +68,20 @@ class _Body:
         return lower_graph(copy.deepcopy(self._graph_module), values)
 
 
-def _lower_definition(
-    operator: Operator, *values: Any, body: Callable[..., Any] | None = None, **config: Any
-) -> Any:
-    """Lower the operators that the eager definition consists of."""
-    given = call_being_lowered().args[0 if body is None else 1 :]
-    examples = tree_map_only(Node, lambda node: node.meta["val"], given)
-    before = () if body is None else (body,)
+def _lower_definition(operator: Operator, values: Sequence[Any], config: Mapping[str, Any]) -> Any:
+    """Lower the operators that a call consists of."""
+    count = 1 if operator.definition.kind == "region" else 0
+    bodies = [graph_of(value) for value in values[:count]]
+    given = tree_map_only(Node, lambda node: node.meta["val"], call_being_lowered().args[count:])
+    leaves, spec = tree_flatten(tuple(given))
+    specs = []
 
-    def call(*operands: Any) -> Any:
-        return operator.definition.eager(*before, *operands, **config)
+    def call(*leaves: Any) -> Any:
+        # Nothing records it: the compiler that is at work sees through it.
+        result = operator(*bodies, *tree_unflatten(list(leaves), spec), **config)
+        outputs, output_spec = tree_flatten(result)
+        specs.append(output_spec)
+        return outputs
 
-    return lower_graph(torch_make_fx(call)(*examples), values)
+    outputs = lower_graph(torch_make_fx(call)(*leaves), tree_leaves(list(values[count:])))
+    return tree_unflatten(list(outputs), specs[0])
