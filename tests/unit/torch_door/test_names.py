@@ -958,6 +958,20 @@ class Doubling(dispatch.HigherOrderOperator):
         return [factor * body(*operands)]
 
 
+class SecondOf(dynamo.Variable):
+    """A body that returns the second of two results."""
+
+    def __init__(self, body: Any) -> None:
+        super().__init__()
+        self._body = body
+
+    def call_function(self, tx: Any, args: Any, kwargs: Any) -> Any:
+        result = dynamo.realized(self._body.call_function(tx, args, kwargs))
+        assert result.items[0].is_python_constant()
+        assert result.items[1].maybe_fx_node() is not None
+        return result.items[1]
+
+
 class DoublingVariable(dynamo.OperatorVariable):
     _HOP_NAME = "door_tests__doubling"
 
@@ -975,7 +989,7 @@ class DoublingVariable(dynamo.OperatorVariable):
         factor = factor.evaluate_expr() if symbolic else factor.as_python_constant()
         (_, _), graph, captured = dynamo.trace_body(
             tx,
-            body,
+            SecondOf(body),
             [operand],
             {},
             "doubling",
@@ -1001,6 +1015,7 @@ class DoublingVariable(dynamo.OperatorVariable):
     "dynamo.ConstantVariable",
     "dynamo.NumberVariable",
     "dynamo.OperatorVariable",
+    "dynamo.Variable",
     "dynamo.container_variable",
     "dynamo.fake_result",
     "dynamo.graph_variable",
@@ -1021,7 +1036,7 @@ def _a_variable_of_ones_own() -> None:
         return graph_module
 
     def program(called: Any, x: Tensor, captured: Tensor, factor: int) -> Any:
-        return called(lambda y: y * captured, [x], factor=factor)
+        return called(lambda y: ("text", y * captured), [x], factor=factor)
 
     names = [operator.name(), other.name()]
     dynamo.operator_variables.update(dict.fromkeys(names, DoublingVariable))

@@ -10,6 +10,7 @@ from torch._dynamo.guards import GuardBuilder as GuardBuilder
 from torch._dynamo.guards import install_guard as install_guard
 from torch._dynamo.utils import get_fake_value as fake_result
 from torch._dynamo.utils import set_example_value as set_example
+from torch._dynamo.variables.base import VariableTracker as Variable
 from torch._dynamo.variables.builder import SourcelessBuilder as _SourcelessBuilder
 from torch._dynamo.variables.builder import wrap_fx_proxy as graph_variable
 from torch._dynamo.variables.constant import ConstantVariable as ConstantVariable
@@ -46,6 +47,7 @@ __all__ = [
     "OperatorVariable",
     "OverridingVariable",
     "UncapturedCall",
+    "Variable",
     "container_variable",
     "fake_result",
     "graph_variable",

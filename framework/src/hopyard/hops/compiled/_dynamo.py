@@ -24,6 +24,7 @@ from ..._torch.dynamo import (
     OperatorVariable,
     OverridingVariable,
     UncapturedCall,
+    Variable,
     container_variable,
     fake_result,
     graph_variable,
@@ -120,7 +121,7 @@ class CallVariable(OperatorVariable):
         """Return an operand as the graph holds it."""
         for leaf in _leaves(operand):
             if not (leaf.is_python_constant() or leaf.maybe_fx_node() is not None):
-                raise self._refusal(
+                raise self.refusal(
                     f"has a {leaf.python_type().__name__} as operand {index}, which a graph "
                     "cannot hold",
                     "pass tensors and plain values, and let the body close over the rest",
@@ -136,13 +137,14 @@ class CallVariable(OperatorVariable):
             elif variable.is_python_constant():
                 settled[name] = variable.as_python_constant()
             else:
-                raise self._refusal(
+                raise self.refusal(
                     f"has a {variable.python_type().__name__} as its configuration {name!r}",
                     "pass tensors as operands; configuration is plain values",
                 )
         return settled
 
-    def _refusal(self, what: str, hint: str, node: Node | None = None) -> CompileRefusal:
+    def refusal(self, what: str, hint: str, node: Node | None = None) -> CompileRefusal:
+        """Return the error for a call that does something which it must not."""
         return CompileRefusal(self.value, what, hint, node=node)
 
 
@@ -157,9 +159,10 @@ class RegionVariable(CallVariable):
         body, *operands = args
         config = self._settled(kwargs)
         given = [self._given(index, each) for index, each in enumerate(operands)]
+        watched = _Watched(self, body)
         (_, _), graph, captured = trace_body(
             tx,
-            body,
+            watched,
             operands,
             {},
             operator.name(),
@@ -171,9 +174,12 @@ class RegionVariable(CallVariable):
         names = [f"operand {index}" for index in range(count)]
         names += [f"the captured {node.name!r}" for node in placeholders[count:]]
         self._check_inputs(graph, placeholders, names, count)
-        outputs = graph.output_node().args[0]
-        if operator.runs_its_body:
-            _keep_inputs(graph)
+        output = graph.output_node()
+        outputs = watched.filled(output.args[0])
+        # What it returns as it was given its caller has already. Whoever writes to that writes to
+        # the input, and a compiler wants to know it as the input.
+        kept = _without_inputs(outputs) if operator.runs_its_body else outputs
+        output.args = (kept,)
         graph_module = GraphModule(dict(tx.output.nn_modules), graph)
         if any(isinstance(each, (list, tuple, dict)) for each in given):
             nest_inputs(graph_module, given)
@@ -204,7 +210,7 @@ class RegionVariable(CallVariable):
         """
         operator = self.value
         if len(names) > count and not operator.takes_captured:
-            raise self._refusal(
+            raise self.refusal(
                 f"takes {names[count]}, which would become a further operand, and the operator "
                 "takes operands of a fixed number",
                 "pass it as an operand, or define the operator as (body, *operands, **config)",
@@ -212,7 +218,7 @@ class RegionVariable(CallVariable):
         if operator.definition.writes:
             return
         for index in getattr(graph, "_dynamo_mutated_input_indices", ()):
-            raise self._refusal(
+            raise self.refusal(
                 f"changes {names[index]} in place",
                 "return the new value instead, or clone it first",
                 _writer(placeholders[index]),
@@ -244,12 +250,49 @@ class RegionVariable(CallVariable):
             if storage == 0 or id(leaf) in given:
                 continue
             if storage in memory:
-                raise self._refusal(
+                raise self.refusal(
                     f"returns output {index} in the memory of {memory[storage]}",
                     "return a clone of it",
                     outputs[index] if len(outputs) == len(leaves) else None,
                 )
             memory[storage] = f"output {index}"
+
+
+class _Watched(Variable):
+    """A body that hands over its tensors and numbers, and keeps what they were returned in."""
+
+    def __init__(self, call: RegionVariable, body: Any) -> None:
+        super().__init__()
+        self._call = call
+        self._body = body
+        self._returned: Any = None
+
+    def call_function(self, tx: Any, args: Any, kwargs: Any) -> Any:
+        """Run the body."""
+        self._returned = realized(self._body.call_function(tx, args, kwargs))
+        carried = [leaf for leaf in _leaves(self._returned) if not leaf.is_python_constant()]
+        for leaf in carried:
+            if leaf.maybe_fx_node() is None:
+                raise self._call.refusal(
+                    f"returns a {leaf.python_type().__name__}",
+                    "return tensors and numbers, in tuples, lists and dictionaries",
+                )
+        return container_variable(tx, tuple(carried))
+
+    def filled(self, nodes: Any) -> Any:
+        """Return what the body returned, with nodes for the tensors and numbers."""
+        return _filled(self._returned, iter(nodes))
+
+
+def _filled(variable: Any, nodes: Iterator[Node]) -> Any:
+    if variable.is_python_constant():
+        return variable.as_python_constant()
+    if not isinstance(variable, CONTAINER_VARIABLES):
+        return next(nodes)
+    if isinstance(variable.items, dict):
+        pairs = variable.items.items()
+        return {key.vt.as_python_constant(): _filled(item, nodes) for key, item in pairs}
+    return variable.python_type()([_filled(item, nodes) for item in variable.items])
 
 
 def register(operator: Operator) -> None:
@@ -283,17 +326,8 @@ def _writer(node: Node) -> Node | None:
     return None
 
 
-def _keep_inputs(graph: Graph) -> None:
-    """Let a body return nothing in place of its inputs, which its caller has already.
-
-    Whoever writes to such a result writes to the input, and a compiler wants to know it as that.
-    """
-    output = graph.output_node()
-    output.args = (
-        tree_map_only(
-            Node, lambda node: None if node.op == "placeholder" else node, output.args[0]
-        ),
-    )
+def _without_inputs(outputs: Any) -> Any:
+    return tree_map_only(Node, lambda node: None if node.op == "placeholder" else node, outputs)
 
 
 def _example(node: Node) -> Any:
