@@ -1061,6 +1061,13 @@ def _() -> None:
     assert not symbolic.is_decided_statically()
 
 
+@check("symbolic.free_symbols")
+def _free_symbols() -> None:
+    number = symbolic.ShapeEnv().create_unbacked_symint()
+    assert symbolic.free_symbols(number * 2) == {number.node.expr}
+    assert symbolic.free_symbols(torch.ones(2)) == set()
+
+
 @check("symbolic.free_unbacked_symbols")
 def _() -> None:
     number = symbolic.ShapeEnv().create_unbacked_symint()

@@ -32,6 +32,7 @@ from ..tracing import current_location
 from . import _function_modes as function_modes
 from ._captures import name_of
 from ._provider import provider_of
+from ._returns import KEYWORD, call_as_recorded
 from ._schema import schema_of
 
 _PLAIN_TENSORS = (Tensor, Parameter)
@@ -75,7 +76,10 @@ class Operator(HigherOrderOperator):
                 hint=f"write {self.name()}(body, *operands)",
                 stage=self.name(),
             )
-        if is_eager(args):
+        eager = is_eager(args)
+        if kwargs and KEYWORD in kwargs:
+            return call_as_recorded(self, args, kwargs, eager=eager)
+        if eager:
             return self.definition.eager(*args, **kwargs)
         # What torch's class does, in one frame: its tracer walks the stack for each operator.
         leaves = tree_leaves((args, kwargs))

@@ -14,7 +14,7 @@ from torch.fx.node import map_arg
 from .._torch.dispatch import DispatchKey, OpOverload
 from .._torch.fake import FakeTensorMode
 from .._torch.graphs import extract_tensor_metadata
-from ..hops import Operator
+from ..hops import Operator, effects_of_call
 from ..tracing import DecompositionTable
 from ._arguments import arguments_of
 from ._sizes import Size, size_of
@@ -68,8 +68,9 @@ class PureForm(NamedTuple):
 
 def is_write(node: Node) -> bool:
     """Return whether a node says that it changes an operand in place."""
-    if isinstance(node.target, Operator):
-        return node.target.definition.writes
+    if isinstance(node.target, Operator) and node.target.definition.writes:
+        effects = effects_of_call(node)
+        return effects is None or bool(effects.written) or effects.writes_constants
     return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
 
 
