@@ -133,7 +133,9 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
             refuse_hidden_tensors(
                 traced, fakes=not any(map(is_fake, [*state.all.values(), *values]))
             )
-        graph_module = functionalize(traced, tracing)
+        buffers = zip(names[len(state.parameters) :], state.buffers.values(), strict=False)
+        constant = {name for name, buffer in buffers if not buffer.requires_grad}
+        graph_module = functionalize(traced, tracing, constant)
     if request.pre_dispatch:
         graph_module = with_regions(graph_module)
 
