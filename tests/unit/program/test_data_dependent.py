@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._higher_order_ops import map as torch_map
-from torch._higher_order_ops import while_loop
+from torch._higher_order_ops import scan, while_loop
 
 import hopyard
 from hopyard.errors import ArtifactError, DataDependentError
@@ -137,17 +137,36 @@ def test_results_that_torch_does_not_write_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def scanned(x: Tensor) -> Any:
+    def step(total: Tensor, row: Tensor) -> Any:
+        return total + row * x.shape[0], row * total
+
+    return scan(step, x[0], x)
+
+
+@pytest.mark.parametrize("make", [Branching, lambda: loop, lambda: rows, lambda: scanned])
 def test_a_region_that_dynamo_has_seen_with_other_sizes(
-    session: hopyard.Session, tmp_path: Path
+    session: hopyard.Session, tmp_path: Path, make: Callable[[], Callable[..., Any]]
 ) -> None:
-    model = Branching()
+    model = make()
     torch._dynamo.reset()
     with torch.no_grad():
         first = session.capture(model, (torch.ones(3, 4),))
         for size in (2, 3, 5):
             model(torch.ones(size, 4))
+            session.capture(model, (torch.ones(size, 4),))
         program = session.capture(model, (torch.ones(3, 4),))
         assert program == first
         program.save(tmp_path / "it.pt2")
         given = -torch.ones(3, 4)
         torch.testing.assert_close(session.load(tmp_path / "it.pt2")(given), model(given))
+
+
+def test_a_number_that_two_branches_read_is_written_into_both(session: hopyard.Session) -> None:
+    def function(x: Tensor) -> Any:
+        return torch.cond(x.sum() > 0, lambda y: y + x.shape[0], lambda y: y - x.shape[0], (x,))
+
+    program = session.capture(function, (torch.ones(3, 4),))
+    program.to_exported_program().validate()
+    for given in (torch.ones(3, 4), -torch.ones(3, 4)):
+        assert program(given).equal(given + 3 if given.sum() > 0 else given - 3)

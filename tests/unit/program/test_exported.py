@@ -10,10 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
-from torch.export.graph_signature import InputKind
 
 from hopyard import Session
-from hopyard.errors import ArtifactError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 
@@ -99,41 +97,3 @@ def test_executorch_lowers_and_runs_it(session: Session, name: str) -> None:
         loaded = runtime.Runtime.get().load_program(bytes(lowered.to_executorch().buffer))
         found = loaded.load_method("forward").execute([given])
         torch.testing.assert_close(found[0], model(given), rtol=1e-4, atol=1e-5)
-
-
-@pytest.fixture(scope="module")
-def scaled() -> Any:
-    """Return a module that holds an object of a class that is registered with torch."""
-    implementations = pytest.importorskip("torch.testing._internal.torchbind_impls")
-    try:
-        implementations.init_torchbind_implementations()
-    except (OSError, RuntimeError) as error:
-        pytest.skip(f"this build of torch has no such classes: {error}")
-
-    class Scaled(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.held = torch.classes._TorchScriptTesting._Foo(10, 20)
-
-        def forward(self, x: Tensor) -> Tensor:
-            scale = torch.ops._TorchScriptTesting.takes_foo
-            return scale(self.held, x) + scale(self.held, x + 1)
-
-    return Scaled()
-
-
-def test_an_object_that_operators_take_is_an_input_of_its_own_kind(
-    session: Session, scaled: Any, tmp_path: Path
-) -> None:
-    given = torch.randn(2, 3)
-    program = session.capture(scaled, (given,))
-    kinds = [spec.kind for spec in program.signature.input_specs]
-    assert kinds == [InputKind.CUSTOM_OBJ, InputKind.USER_INPUT]
-    exported = program.to_exported_program()
-    again = session.from_exported_program(exported)
-    assert again == program
-    for found in (program, again, exported.module(), exported.run_decompositions().module()):
-        torch.testing.assert_close(found(given), scaled(given))
-    with pytest.raises(ArtifactError, match="lifted_object_0 is a ScriptObject"):
-        program.save(tmp_path / "it.pt2")
-    assert list(tmp_path.iterdir()) == []

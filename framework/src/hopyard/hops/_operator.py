@@ -32,7 +32,9 @@ from ..tracing import current_location
 from . import _function_modes as function_modes
 from ._captures import name_of
 from ._provider import provider_of
+from ._returns import KEYWORD, call_as_recorded
 from ._schema import schema_of
+from .compiled._inductor import is_inlined
 
 _PLAIN_TENSORS = (Tensor, Parameter)
 
@@ -54,7 +56,9 @@ class Operator(HigherOrderOperator):
     """
 
     def __init__(self, definition: Hop) -> None:
-        super().__init__(definition.name)
+        # A cache of compiled code knows a call by its operands, bodies as text among them.
+        means_its_body = definition.eager is call_body and not definition.rules
+        super().__init__(definition.name, cacheable=means_its_body)
         self.definition = definition
         replaced = definition.rules.keys() & {"fake", "functionalize"}
         self.runs_its_body = definition.eager is call_body and not replaced
@@ -75,7 +79,10 @@ class Operator(HigherOrderOperator):
                 hint=f"write {self.name()}(body, *operands)",
                 stage=self.name(),
             )
-        if is_eager(args):
+        eager = is_eager(args)
+        if kwargs and KEYWORD in kwargs:
+            return call_as_recorded(self, args, kwargs, eager=eager)
+        if eager:
             return self.definition.eager(*args, **kwargs)
         # What torch's class does, in one frame: its tracer walks the stack for each operator.
         leaves = tree_leaves((args, kwargs))
@@ -107,6 +114,8 @@ class Operator(HigherOrderOperator):
 
         A rule of the author's for fake or functional tensors has to be asked all the same.
         """
+        if is_inlined(self):
+            return False
         definition = self.definition
         if definition.kind != "region" or definition.rules.keys() & {"fake", "functionalize"}:
             return not self._is_for_strangers(args, kwargs)

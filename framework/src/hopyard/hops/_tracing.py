@@ -20,9 +20,11 @@ from .._torch.proxies import (
 from .._torch.pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 from ..tracing import Region, Tracer, lift_captured, nest_inputs
 from . import _function_modes as function_modes
+from ._arguments import refuse_what_no_graph_holds
 from ._autograd import refuse_lost_gradients
 from ._captures import name_of, not_looking
 from ._effects import effects_of, may_write
+from ._returns import Packed, pack, pack_for, restoring
 
 if TYPE_CHECKING:
     from ._operator import Operator
@@ -42,8 +44,9 @@ def trace_region(
         UnsupportedError: The body changes an operand in place, or captures what cannot become one.
     """
     body, *operands = args
+    refuse_what_no_graph_holds(operator, operands, kwargs)
     before = [_state(value) for value in operands]
-    run = _FirstRun(body, len(operands))
+    run = _FirstRun(operator, body, len(operands))
     region = tracer.trace_region(run, operands, f"{operator.name()}_body")
     _refuse_changes(operator, before, [_state(value) for value in operands])
     _refuse_writes(operator, body, region, operands)
@@ -56,18 +59,22 @@ def trace_region(
     body = run.replay(region.graph_module, operands)
     with not_looking():
         result = operator(body, *operands, **kwargs)
-    return tracer.track(result, node)
+    tracer.track(pack_for(node, operator, result, run.returned), node)
+    return result
 
 
 def trace_operator(
     tracer: Tracer, operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Any:
     """Record a call as it is; modules among the operands become attributes of the graph."""
+    refuse_what_no_graph_holds(operator, args, kwargs)
     for arg in args:
         if isinstance(arg, torch.nn.Module) and arg not in set(tracer.root.children()):
             tracer.recorder.attributes.attach(arg, f"{operator.name()}_module")
     node = tracer.record_call(operator, args, kwargs, operator.name())
-    return tracer.track(operator(*args, **kwargs), node)
+    result = operator(*args, **kwargs)
+    tracer.track(pack_for(node, operator, result), node)
+    return result
 
 
 def rule_for_torch(operator: Operator) -> Callable[..., Any]:
@@ -81,7 +88,8 @@ def rule_for_torch(operator: Operator) -> Callable[..., Any]:
         enclosing = (*outer, tracer)
         numbers = _numbers_around(tracer)
         leaves, spec = tree_flatten(operands)
-        run = _FirstRun(run_with_notes(body), len(operands))
+        refuse_what_no_graph_holds(operator, operands, config)
+        run = _FirstRun(operator, run_with_notes(body), len(operands))
         before = [_state(value) for value in operands]
         token = _enclosing.set(enclosing)
         try:
@@ -118,7 +126,9 @@ def rule_for_torch(operator: Operator) -> Callable[..., Any]:
         )
         with not_looking():
             result = operator(run.replay(region.graph_module, call), *call, **config)
-        return track_tensor_tree(result, proxy, constant=None, tracer=tracer)
+        packed = pack_for(proxy.node, operator, result, run.returned)
+        track_tensor_tree(packed, proxy, constant=None, tracer=tracer)
+        return result
 
     return trace_with_torch
 
@@ -126,24 +136,37 @@ def rule_for_torch(operator: Operator) -> Callable[..., Any]:
 def trace_operator_with_torch(mode: Any, operator: Operator, *args: Any, **kwargs: Any) -> Any:
     """Record a call in torch's tracer."""
     tracer = mode.tracer
+    refuse_what_no_graph_holds(operator, args, kwargs)
     for arg in args:
         if isinstance(arg, torch.nn.Module) and arg not in set(tracer.root.children()):
             name = tracer.get_fresh_qualname(f"{operator.name()}_module")
             tracer.root.register_module(name, arg)
     proxies = tree_map(tracer.unwrap_proxy, args)
     proxy = tracer.create_proxy("call_function", operator, proxies, kwargs, name=operator.name())
-    return track_tensor_tree(operator(*args, **kwargs), proxy, constant=None, tracer=tracer)
+    result = operator(*args, **kwargs)
+    packed = pack_for(proxy.node, operator, result)
+    track_tensor_tree(packed, proxy, constant=None, tracer=tracer)
+    return result
 
 
 class _FirstRun:
     """A body that remembers what it returned, so that its caller need not run it once more.
 
+    To a tracer it returns what a graph can return.
+
     Args:
+        operator: The operator whose body it is.
         body: The body.
         count: How many operands it takes. Further ones are what it may use without being given it.
+
+    Attributes:
+        returned: What it returned last.
     """
 
-    def __init__(self, body: Callable[..., Any], count: int) -> None:
+    returned: Packed
+
+    def __init__(self, operator: Operator, body: Callable[..., Any], count: int) -> None:
+        self._operator = operator
         self._body = body
         self._count = count
         self._outputs: list[Any] = []
@@ -152,8 +175,7 @@ class _FirstRun:
     def __call__(self, *operands: Any) -> Any:
         with function_modes.shown():
             output = self._body(*operands[: self._count])
-        self._outputs.append(output)
-        return output
+        return self._packed(output)
 
     def flat(self, spec: TreeSpec) -> Callable[..., Any]:
         """Return the body as a function of the leaves of its operands."""
@@ -165,25 +187,30 @@ class _FirstRun:
         def body(*leaves: Any) -> Any:
             with function_modes.shown(notes=notes):
                 output = self._body(*tree_unflatten(list(leaves[:count]), spec))
-            self._outputs.append(output)
-            return output
+            return self._packed(output)
 
         body.__name__ = self.__name__
         return body
 
     def replay(self, graph_module: GraphModule, operands: Sequence[Any]) -> Callable[..., Any]:
         """Return a body that gives the result of the run if it is called with the same operands."""
+        again = restoring(graph_module, self.returned.restore)
         if len(self._outputs) != 1 or _makes_symbols(graph_module):
-            return graph_module
+            return again
         outputs = self._outputs
 
         def body(*given: Any) -> Any:
             # A second call is one more run: it must return tensors of its own.
             if outputs and _are_same(given, operands):
                 return outputs.pop()
-            return graph_module(*given)
+            return again(*given)
 
         return body
+
+    def _packed(self, output: Any) -> Any:
+        self._outputs.append(output)
+        self.returned = pack(self._operator, output)
+        return self.returned.value
 
 
 def _numbers_around(tracer: Any) -> list[Any]:

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.export.graph_signature import SymBoolArgument
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from .._torch.dispatch import HigherOrderOperator, higher_order_operators
 from .._torch.pytree import registered_containers
@@ -29,6 +28,8 @@ from ._archive import parsed_descriptions, read_archive, write_archive
 from ._calling_file import read_calling, write_calling
 from ._export import from_exported_program, to_exported_program
 from ._manifest import Manifest
+from ._origins_file import read_origins, write_origins
+from ._savable import refuse_unsavable
 from ._vetting import GRAPH, Untrusted, check_descriptions, container_types, read_members
 
 if TYPE_CHECKING:
@@ -40,8 +41,12 @@ MANIFEST = "hopyard.json"
 CALLING = "hopyard-calling.json"
 """Name of the member that holds what torch's archive has no place for."""
 
+ORIGINS = "hopyard-origins.json"
+"""Name of the member that tells which passes made which nodes; only there if passes made some."""
+
 _MANIFEST_MEMBER = f"extra/{MANIFEST}"
 _CALLING_MEMBER = f"extra/{CALLING}"
+_ORIGINS_MEMBER = f"extra/{ORIGINS}"
 
 
 def save_program(program: Program, path: str | PathLike[str]) -> None:
@@ -51,9 +56,7 @@ def save_program(program: Program, path: str | PathLike[str]) -> None:
         ArtifactError: The file cannot be written, or the program holds what cannot be saved.
     """
     destination = Path(path)
-    _refuse_modules(program)
-    _refuse_results(program)
-    _refuse_region_results(program)
+    refuse_unsavable(program)
     writable, calling = write_calling(program)
     exported = to_exported_program(writable)
     _give_tuples(exported.graph_module)
@@ -66,6 +69,8 @@ def save_program(program: Program, path: str | PathLike[str]) -> None:
     try:
         with _replacing(destination) as temporary:
             beside = {MANIFEST: manifest.to_json(), CALLING: calling}
+            if origins := write_origins(program.graph_module):
+                beside[ORIGINS] = origins
             write_archive(temporary, exported, beside)
     except HopyardError:
         raise
@@ -115,6 +120,8 @@ def load_program(
             exported = read_archive(descriptions, archive)
         program = from_exported_program(exported, manifest, copy=False)
         _drop_unused_items(program.graph_module)
+        if _ORIGINS_MEMBER in members:
+            read_origins(program.graph_module, members[_ORIGINS_MEMBER].decode())
         return read_calling(program, members[_CALLING_MEMBER].decode())
     except Untrusted as error:
         raise ArtifactError(
@@ -192,53 +199,6 @@ def _check_containers(graph: Any, source: Path) -> None:
 def _is_of_torch(name: str) -> bool:
     found = higher_order_operators.get(name)
     return found is not None and type(found).__module__.partition(".")[0] == "torch"
-
-
-def _refuse_modules(program: Program) -> None:
-    graph_module = program.graph_module
-    for node in graph_module.graph.find_nodes(op="get_attr"):
-        value = getattr(graph_module, str(node.target))
-        if isinstance(value, torch.nn.Module) and not isinstance(value, GraphModule):
-            raise ArtifactError(
-                f"the program holds {node.target}, a {type(value).__name__}, "
-                "which a .pt2 file cannot",
-                hint="save the program as it was before it was delegated",
-                stage="save",
-            )
-
-
-def _refuse_results(program: Program) -> None:
-    """Refuse results that torch's format has no place for."""
-    results = program.signature.output_specs
-    if not results:
-        raise ArtifactError(
-            "the program returns nothing and changes nothing, and torch writes no such graph",
-            hint="return something, if only None",
-            stage="save",
-        )
-    for spec in results:
-        if isinstance(spec.arg, SymBoolArgument):
-            raise ArtifactError(
-                f"the program returns {spec.arg.name}, a truth value that is only known when it "
-                "runs, and torch writes no such result",
-                hint="return it as a tensor or as a number",
-                stage="save",
-            )
-
-
-def _refuse_region_results(program: Program) -> None:
-    for name, body in program.graph_module.named_modules():
-        if not name or not isinstance(body, GraphModule):
-            continue
-        result = body.graph.output_node().args[0]
-        items = result if isinstance(result, (tuple, list)) else [result]
-        if not all(isinstance(item, Node | int) for item in items):
-            raise ArtifactError(
-                f"the region {name} returns {result}, and a .pt2 file holds only regions that "
-                "return a tensor or a tuple of tensors and integers",
-                hint="return a tuple of tensors from the body of the region",
-                stage="save",
-            )
 
 
 def _give_tuples(graph_module: GraphModule) -> None:

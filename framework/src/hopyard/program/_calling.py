@@ -12,6 +12,7 @@ import torch
 from sympy import Basic  # type: ignore[import-untyped]
 from torch import SymInt, Tensor
 
+from .._torch.objects import FakeScriptObject, class_name, is_script_object
 from .._torch.pytree import (
     TreeSpec,
     keystr,
@@ -93,6 +94,28 @@ class TensorType:
         return f"{str(self.dtype).removeprefix('torch.')}[{shape}] on {self.device}"
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectType:
+    """What an input must be that is an object of a C++ class.
+
+    Attributes:
+        name: The name that torch knows the class by.
+    """
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"an object of {self.name.removeprefix('__torch__.torch.classes.')}"
+
+
+def type_of(value: Any) -> Any:
+    """Return what an input must be if `value` is the example: a type, or the value itself."""
+    if isinstance(value, Tensor):
+        return TensorType.of(value)
+    is_object = is_script_object(value) or isinstance(value, FakeScriptObject)
+    return ObjectType(class_name(value)) if is_object else value
+
+
 def is_expanded(tensor: Tensor) -> bool:
     """Return whether elements of a strided tensor share memory, as those of `x.expand(...)` do."""
     steps = zip(tensor.shape, tensor.stride(), strict=True)
@@ -115,7 +138,8 @@ class InputLeaf:
     Attributes:
         path: How a user would write it, for example `batch['mask']`.
         name: The path as an identifier, for the graph's placeholder.
-        expected: A :class:`TensorType`, or the value itself, which the capture specialised on.
+        expected: A :class:`TensorType`, an :class:`ObjectType`, or the value itself, which the
+            capture specialised on.
         source: How torch writes it in the conditions that an exported program checks.
     """
 
@@ -199,7 +223,7 @@ class CallingConvention:
         """Return the conditions that :meth:`flatten` checks."""
         inputs = tuple(
             f"{leaf.path}: {leaf.expected}"
-            if isinstance(leaf.expected, TensorType)
+            if isinstance(leaf.expected, TensorType | ObjectType)
             else f"{leaf.path} == {leaf.expected!r}"
             for leaf in self.inputs
         )
@@ -251,8 +275,7 @@ def describe_inputs(
                 hint="pass a tensor, or containers of tensors and plain values",
                 stage="capture",
             )
-        expected = TensorType.of(value) if isinstance(value, Tensor) else value
-        leaves.append(InputLeaf(written, _identifier(written), expected, _source(path)))
+        leaves.append(InputLeaf(written, _identifier(written), type_of(value), _source(path)))
     return tuple(leaves), [value for _, value in with_paths], spec
 
 
@@ -317,12 +340,22 @@ def _same(value: Any, expected: Any) -> bool:
     return bool(value == expected)
 
 
+def _kind(value: Any) -> str:
+    found = type_of(value)
+    is_known = isinstance(found, TensorType | ObjectType)
+    return str(found) if is_known else f"a value of type {type(value).__name__}"
+
+
 def _check(leaf: InputLeaf, value: Any) -> None:
     if isinstance(leaf.expected, TensorType):
         if isinstance(value, Tensor) and leaf.expected.could_be(value):
             return
-        found = TensorType.of(value) if isinstance(value, Tensor) else None
-        what = str(found) if found else f"a value of type {type(value).__name__}"
+        what = _kind(value)
+    elif isinstance(leaf.expected, ObjectType):
+        found = type_of(value)
+        if isinstance(found, ObjectType) and found == leaf.expected:
+            return
+        what = _kind(value)
     else:
         if _same(value, leaf.expected):
             return

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.export.graph_signature import (
     ArgumentSpec,
     ConstantArgument,
+    CustomObjArgument,
     ExportGraphSignature,
     InputKind,
     InputSpec,
@@ -25,6 +26,7 @@ from hopyard_hookspecs import CaptureRequest, Finding
 
 from .._stamps import stamp_graph
 from .._torch.fake import FakeTensor, FakeTensorMode, is_fake
+from .._torch.objects import is_script_object
 from ..errors import UnsupportedError
 from ..tracing import (
     DecompositionTable,
@@ -38,12 +40,19 @@ from ..tracing import (
     fakify,
     refuse_hidden_tensors,
 )
-from ._calling import CallingConvention, InputLeaf, describe_inputs, is_expanded, parameter_names
+from ._calling import (
+    CallingConvention,
+    InputLeaf,
+    ObjectType,
+    describe_inputs,
+    is_expanded,
+    parameter_names,
+)
 from ._dynamic import DynamicInputs, dimensions_asked
 from ._functional import PureFunction, State
 from ._functionalize import functionalize
 from ._hidden_writes import WHOLE
-from ._hoist import hoist_tensors, inline_numbers
+from ._hoist import hoist_tensors
 from ._libraries import without_libraries
 from ._lift import lift_held, split_mutations
 from ._manifest import Manifest
@@ -52,6 +61,8 @@ from ._preserve import preserved, same_storage, surroundings_preserved
 from ._program import Program
 from ._ranges import check_promises, with_sizes
 from ._recurrent import LayerByLayer, may_drop_between_layers
+from ._region_operands import spare_operands
+from ._script_objects import StandIns, fake_attributes, methods_refused, refuse_objects
 from ._targets import runnable
 from ._whole import with_regions
 
@@ -90,6 +101,7 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
     """
     target = runnable(request.target)
     leaves, values, in_spec = describe_inputs(target, request.args, request.kwargs)
+    refuse_objects(values, leaves)
     state = State.of(target)
     fake_mode = _fake_mode([*state.all.values(), *values], request.dynamic_shapes)
     dynamic = _dynamic_inputs(request, target, leaves, fake_mode)
@@ -100,6 +112,7 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
     count = len(state.all)
     operands = fakify([*given[:count], *dynamic.made(given[count:])], fake_mode)
     operands[count:] = [_dense(each, fake_mode) for each in operands[count:]]
+    stand_ins = StandIns(fake_mode)
     tracing = _tracing_options(request, options, target, fake_mode)
     surroundings, program = _observed(pure, options, state, names)
     if request.dynamic_shapes is not None and may_drop_between_layers(target):
@@ -111,6 +124,8 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
         with (
             surroundings_preserved(),
             preserved(target),
+            fake_attributes(target, stand_ins),
+            methods_refused(),
             same_storage(inputs, operands),
             dynamic.watched(),
         ):
@@ -119,16 +134,18 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
             refuse_hidden_tensors(
                 traced, fakes=not any(map(is_fake, [*state.all.values(), *values]))
             )
-        graph_module = functionalize(traced, tracing)
+        buffers = zip(names[len(state.parameters) :], state.buffers.values(), strict=False)
+        constant = {name for name, buffer in buffers if not buffer.requires_grad}
+        graph_module = functionalize(traced, tracing, constant)
     if request.pre_dispatch:
         graph_module = with_regions(graph_module)
 
     hoist_tensors(graph_module)
-    inline_numbers(graph_module)
+    spare_operands(graph_module)
     symbols = dynamic.symbols()
     leaves = dynamic.leaves(operands[count:])
     specs = _input_specs(graph_module, state, leaves)
-    lifted = lift_held(graph_module, specs, fake_mode)
+    lifted = lift_held(graph_module, specs, fake_mode, stand_ins)
     ranges = check_promises(graph_module, fake_mode.shape_env)
     signature = split_mutations(graph_module, specs, pure.rebound)
     if not request.pre_dispatch:
@@ -143,7 +160,7 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
         graph_module,
         signature,
         state=tensors,
-        constants=lifted.constants,
+        constants={**lifted.constants, **_examples(specs, values)},
         convention=CallingConvention(
             leaves,
             in_spec,
@@ -268,8 +285,18 @@ def _input_specs(
     return specs
 
 
+def _examples(specs: Sequence[InputSpec], values: Sequence[Any]) -> dict[str, Any]:
+    """Return the objects among the example inputs, by placeholder: torch asks for them later."""
+    names = [spec.arg.name for spec in specs if spec.kind is InputKind.USER_INPUT]
+    pairs = zip(names, values, strict=True)
+    return {name: value for name, value in pairs if is_script_object(value)}
+
+
 def _argument(node: Node, expected: Any) -> ArgumentSpec:
     if isinstance(node.meta.get("val"), Tensor):
         return TensorArgument(node.name)
+    if isinstance(expected, ObjectType):
+        node.meta["val"] = CustomObjArgument(node.name, expected.name)
+        return CustomObjArgument(node.name, expected.name)
     node.meta["val"] = expected
     return ConstantArgument(node.name, expected)

@@ -9,13 +9,13 @@ import torch
 from torch import SymInt, Tensor
 from torch.export import ExportedProgram
 from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import ArgumentSpec, CustomObjArgument, InputKind
 from torch.fx import GraphModule
 
 from .._graph_copy import copy_graph_module
 from .._torch.pytree import tree_unflatten
 from ..errors import ProgramError
-from ._calling import CallingConvention, InputLeaf, TensorType
+from ._calling import CallingConvention, InputLeaf, ObjectType, TensorType
 from ._manifest import Manifest
 from ._ranges import from_ranges
 from ._sizes import free_symbols
@@ -69,7 +69,7 @@ def to_exported_program(program: Program) -> ExportedProgram:
 
 
 def _example_inputs(program: Program) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """Return inputs of zeros, which torch's compilers ask for; None if no sizes are known."""
+    """Return inputs of zeros, which torch's compilers ask for; None if some cannot be made."""
     placeholders = {node.name: node for node in program.graph.find_nodes(op="placeholder")}
     leaves: list[Any] = []
     for spec in program.signature.input_specs:
@@ -81,6 +81,8 @@ def _example_inputs(program: Program) -> tuple[tuple[Any, ...], dict[str, Any]] 
             if None in shape:
                 return None
             value = torch.zeros(shape, dtype=value.dtype, device=value.device)
+        elif isinstance(value, CustomObjArgument):
+            return None
         leaves.append(value)
     args, kwargs = tree_unflatten(leaves, program.convention.in_spec)
     return args, kwargs
@@ -128,7 +130,7 @@ def from_exported_program(
     for spec in signature.input_specs:
         if spec.kind is InputKind.USER_INPUT:
             value = placeholders[spec.arg.name].meta["val"]
-            expected = TensorType.of(value) if hasattr(value, "dtype") else spec.arg.value
+            expected = _expected(spec.arg, value)
             leaves.append(InputLeaf(spec.arg.name, spec.arg.name, expected))
     found = CallingConvention(
         tuple(leaves), exported.call_spec.in_spec, exported.call_spec.out_spec
@@ -148,6 +150,12 @@ def from_exported_program(
         for spec in signature.input_specs
         if spec.kind in (InputKind.CONSTANT_TENSOR, InputKind.CUSTOM_OBJ)
     }
+    examples = [
+        spec.arg.name
+        for spec in signature.input_specs
+        if spec.kind is InputKind.USER_INPUT and isinstance(spec.arg, CustomObjArgument)
+    ]
+    constants |= {name: exported.constants[name] for name in examples}
     return Program(
         graph_module,
         signature,
@@ -157,6 +165,12 @@ def from_exported_program(
         range_constraints=exported.range_constraints,
         manifest=manifest,
     )
+
+
+def _expected(argument: ArgumentSpec, value: Any) -> Any:
+    if isinstance(argument, CustomObjArgument):
+        return ObjectType(argument.class_fqn)
+    return TensorType.of(value) if hasattr(value, "dtype") else argument.value  # type: ignore[union-attr]
 
 
 def _remembered(

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from torch import Tensor
 from torch.fx import GraphModule, Node
-from torch.fx.node import map_arg
 
 from ..hops import Operator
 from ..tracing import drop_unused_attributes
@@ -69,51 +65,3 @@ def _append_operand(graph_module: GraphModule, reader: Node, tensor: Tensor, lik
     operand.meta = dict(like.meta)
     for user in list(reader.users):
         user.args = (*user.args, operand)
-
-
-def inline_numbers(graph_module: GraphModule) -> None:
-    """Write the numbers that regions of torch's operators are given into their bodies.
-
-    Dynamo, which takes the bodies first, makes an operand of a size if it has seen the region with
-    another. Graphs would depend on what ran before the capture, and torch saves none of that kind.
-    """
-    for node in list(graph_module.graph.nodes):
-        operands = node.args[-1] if node.op == "call_function" and node.args else None
-        if not isinstance(operands, (tuple, list)):
-            continue
-        read = [getattr(graph_module, str(each.target)) for each in node.args if _reads(each)]
-        bodies = [body for body in read if isinstance(body, GraphModule)]
-        for body in bodies:
-            inline_numbers(body)
-        if bodies and all(_takes(body, len(operands)) for body in bodies):
-            for body in bodies:
-                _inline(body, operands)
-            kept = tuple(each for each in operands if not _is_number(each))
-            node.args = (*node.args[:-1], kept)
-
-
-def _reads(argument: object) -> bool:
-    return isinstance(argument, Node) and argument.op == "get_attr"
-
-
-def _takes(body: GraphModule, count: int) -> bool:
-    return len(body.graph.find_nodes(op="placeholder")) == count
-
-
-def _is_number(operand: object) -> bool:
-    return isinstance(operand, int | float)
-
-
-def _inline(body: GraphModule, operands: Sequence[Any]) -> None:
-    for placeholder, operand in zip(body.graph.find_nodes(op="placeholder"), operands, strict=True):
-        if not _is_number(operand):
-            continue
-
-        def written(node: Node, of: Node = placeholder, number: Any = operand) -> Any:
-            return number if node is of else node
-
-        for user in list(placeholder.users):
-            user.args = map_arg(user.args, written)
-            user.kwargs = map_arg(user.kwargs, written)
-        body.graph.erase_node(placeholder)
-    body.recompile()

@@ -31,9 +31,11 @@ from torch.nn import Parameter
 from .._torch.dispatch import OpOverload
 from .._torch.fake import FakeTensorMode
 from .._torch.graphs import extract_tensor_metadata
+from .._torch.objects import class_name
 from ..errors import UnsupportedError
 from ..tracing import drop_unused_attributes, node_location
 from ._functionalize import written_nodes
+from ._script_objects import StandIns
 
 _ORDER = (
     InputKind.PARAMETER,
@@ -70,14 +72,24 @@ class Lifted(NamedTuple):
 
 
 def lift_held(
-    graph_module: GraphModule, specs: list[InputSpec], fake_mode: FakeTensorMode
+    graph_module: GraphModule,
+    specs: list[InputSpec],
+    fake_mode: FakeTensorMode,
+    stand_ins: StandIns,
 ) -> Lifted:
-    """Turn tensors and objects that the graph reads from its module into placeholders."""
+    """Turn tensors and objects that the graph reads from its module into placeholders.
+
+    Args:
+        graph_module: The graph.
+        specs: What its placeholders stand for; completed.
+        fake_mode: Makes the fake tensors of new placeholders.
+        stand_ins: What fake objects stand for.
+    """
     graph = graph_module.graph
     lifted = Lifted({}, {})
     placeholders: dict[int, Node] = {}
     for node in graph.find_nodes(op="get_attr"):
-        value = getattr(graph_module, str(node.target))
+        value = stand_ins.real(getattr(graph_module, str(node.target)))
         if isinstance(value, ScriptObject):
             if id(value) not in placeholders:
                 placeholders[id(value)] = _lift_object(graph_module, specs, value, lifted)
@@ -104,8 +116,7 @@ def _lift_object(
     count = sum(isinstance(each, ScriptObject) for each in lifted.constants.values())
     name = f"lifted_object_{count}"
     placeholder = _insert_placeholder(graph_module, specs, InputKind.CUSTOM_OBJ, name)
-    kind = value._type().qualified_name()
-    argument = CustomObjArgument(placeholder.name, kind)
+    argument = CustomObjArgument(placeholder.name, class_name(value))
     placeholder.meta["val"] = argument
     index = next(i for i, spec in enumerate(specs) if spec.target == name)
     specs[index] = InputSpec(InputKind.CUSTOM_OBJ, argument, name)

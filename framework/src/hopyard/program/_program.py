@@ -55,7 +55,8 @@ class Program:
         signature: What each placeholder and each output stands for.
         state: Parameters and buffers by qualified name; the tensors of the captured module itself,
             and parameters that the program took from around it.
-        constants: Other tensors that the program reads, by name.
+        constants: Other tensors and objects that the program reads, by name; and the objects among
+            the example inputs, by placeholder.
         convention: The structure of arguments and results.
         range_constraints: Least and greatest values of the symbols in the graph's metadata.
         findings: What safeguards reported without refusing the capture.

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
 from torch.nn import Module, Parameter
 from torch.nn.parameter import is_lazy
 
@@ -40,7 +41,7 @@ def runnable(target: Callable[..., Any] | ExportedProgram) -> Callable[..., Any]
 
 
 class _ProgramModule(Module):
-    """A module that runs a program on its own parameters and buffers, which are the program's."""
+    """A module that runs a program on its own parameters, buffers and objects: the program's."""
 
     def __init__(self, program: Program) -> None:
         super().__init__()
@@ -48,10 +49,24 @@ class _ProgramModule(Module):
         for spec in program.signature.input_specs:
             if spec.target in program.state:
                 self._register(str(spec.target), persistent=spec.persistent is not False)
+        for name, value in self._objects().items():
+            setattr(self, name, value)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         state = {name: operator.attrgetter(name)(self) for name in self._program.state}
-        return self._program.replaced(state=state)(*args, **kwargs)
+        objects = {name: getattr(self, name) for name in self._objects()}
+        constants = {**self._program.constants, **objects}
+        return self._program.replaced(state=state, constants=constants)(*args, **kwargs)
+
+    def _objects(self) -> dict[str, Any]:
+        """Return the objects that the program holds, without examples of its inputs."""
+        constants = self._program.constants
+        held = [
+            str(spec.target)
+            for spec in self._program.signature.input_specs
+            if spec.kind is InputKind.CUSTOM_OBJ
+        ]
+        return {name: constants[name] for name in held}
 
     def _register(self, name: str, *, persistent: bool) -> None:
         *path, last = name.split(".")

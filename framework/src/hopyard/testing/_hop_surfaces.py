@@ -75,6 +75,16 @@ class _Call:
             leaves[place] = tensor
         return self._function(*tree_unflatten(leaves, self._spec), **self._kwargs)
 
+    def results(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return the tensors that the call returns, for surfaces that know nothing else."""
+        return tuple(each for each in tree_leaves(self(*tensors)) if _is_tensor(each))
+
+    @property
+    def has_results(self) -> bool:
+        """Whether it returns tensors; without, there is nothing to transform or to keep."""
+        with torch.no_grad():
+            return bool(self.results(*self.tensors))
+
 
 @dataclass(frozen=True)
 class Surface:
@@ -85,11 +95,13 @@ class Surface:
         check: Raises AssertionError, or whatever the surface raises, unless the call does there
             what it means.
         rule: What an author can write if it does not.
+        slow: Whether the check takes seconds.
     """
 
     name: str
     check: Callable[[Operator, HopSample], None]
     rule: str
+    slow: bool = False
 
 
 def _is_tensor(value: Any) -> bool:
@@ -107,6 +119,14 @@ def _agree(found: Callable[..., Any], meant: _Call, told: str) -> None:
         raise AssertionError(f"{told} returns another number of tensors")
     if not same_effects(expected, actual):
         raise AssertionError(f"{told} has other results or gradients than the eager definition")
+    with torch.no_grad():
+        if _structure(found(*meant.tensors)) != _structure(meant(*meant.tensors)):
+            raise AssertionError(f"{told} returns other containers or constants")
+
+
+def _structure(value: Any) -> tuple[Any, ...]:
+    leaves, spec = tree_flatten(value)
+    return spec, ["a tensor" if _is_tensor(leaf) else leaf for leaf in leaves]
 
 
 def _kept(graph_module: GraphModule, operator: Operator, told: str) -> None:
@@ -193,7 +213,8 @@ def _traced(tracing: Tracing, operator: Operator, sample: HopSample) -> None:
     _agree(graph_module, meant, "the graph")
     with torch.no_grad():
         inference = tracing(call)(*call.tensors)
-        _kept(inference, operator, "the graph of a call without gradients")
+        if call.has_results:
+            _kept(inference, operator, "the graph of a call without gradients")
         if not _same(inference(*call.tensors), meant(*meant.tensors)):
             raise AssertionError("the graph of a call without gradients has other results")
 
@@ -224,11 +245,13 @@ class _Program(Module):
         self._call = call
 
     def forward(self, *tensors: Tensor) -> Any:
-        return self._call(*tensors)
+        return self._call.results(*tensors)
 
 
 def _exported(steps: Sequence[str], operator: Operator, sample: HopSample) -> None:
     call, meant = _both(operator, sample)
+    if not call.has_results:
+        return
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         tensors = tuple(each.detach() for each in call.tensors)
@@ -241,7 +264,7 @@ def _exported(steps: Sequence[str], operator: Operator, sample: HopSample) -> No
             file.seek(0)
             exported = torch.export.load(file)
         _kept(exported.graph_module, operator, "the exported program")
-        if not _same(exported.module()(*tensors), meant(*tensors)):
+        if not _same(exported.module()(*tensors), meant.results(*tensors)):
             raise AssertionError("the exported program has other results")
 
 
@@ -258,17 +281,19 @@ class _Offering:
 
 def _captured(saved: bool, operator: Operator, sample: HopSample) -> None:
     call, meant = _both(operator, sample)
+    if not call.has_results:
+        return
     session = Session(plugins=[_Offering(operator)], discover=False)
     with torch.no_grad():
         tensors = tuple(each.detach() for each in call.tensors)
-        program = session.capture(call, tensors)
+        program = session.capture(call.results, tensors)
         _kept(program.graph_module, operator, "the program")
         if saved:
             with tempfile.TemporaryDirectory() as folder:
                 program.save(Path(folder) / "program.pt2")
                 program = session.load(Path(folder) / "program.pt2")
             _kept(program.graph_module, operator, "the loaded program")
-        if not _same(program(*tensors), meant(*tensors)):
+        if not _same(program(*tensors), meant.results(*tensors)):
             raise AssertionError("the program has other results")
 
 
@@ -277,8 +302,10 @@ Transform = Callable[[Callable[..., Any], tuple[Tensor, ...]], Any]
 
 def _transformed(transform: Transform, operator: Operator, sample: HopSample) -> None:
     call, meant = _both(operator, sample)
+    if not call.has_results:
+        return
     tensors = tuple(each.detach() for each in call.tensors)
-    if not _same(transform(call, tensors), transform(meant, tensors)):
+    if not _same(transform(call.results, tensors), transform(meant.results, tensors)):
         raise AssertionError("the transformed call has other results")
 
 
@@ -390,7 +417,8 @@ def _copied(operator: Operator, sample: HopSample) -> None:
     call, meant = _both(operator, sample)
     with torch.no_grad():
         graph_module = copy.deepcopy(_ours("fake")(call)(*call.tensors))
-        _kept(graph_module, operator, "a copy of the graph")
+        if call.has_results:
+            _kept(graph_module, operator, "a copy of the graph")
         if not _same(graph_module(*call.tensors), meant(*meant.tensors)):
             raise AssertionError("a copy of the graph has other results")
 

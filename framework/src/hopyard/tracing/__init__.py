@@ -22,6 +22,7 @@ from ._access import keep_slots as keep_slots
 from ._access import set_slot as set_slot
 from ._access import snapshot as snapshot
 from ._access import track_tensor_tree as track_tensor_tree
+from ._atoms import ATOMS as ATOMS
 from ._inputs import fake_mode_for as fake_mode_for
 from ._inputs import fakify as fakify
 from ._isolation import disable_proxy_modes_tracing as disable_proxy_modes_tracing
@@ -61,6 +62,7 @@ from .provenance._stack_traces import UserTraces as UserTraces
 from .recording._leaks import Leak as Leak
 from .recording._leaks import LeakWatch as LeakWatch
 from .recording._leaks import watch_leaks as watch_leaks
+from .recording._objects import is_object as is_object
 from .recording._recorder import Recorder as Recorder
 from .recording._values import ValueRecorder as ValueRecorder
 from .retrace._appender import GraphAppender as GraphAppender
