@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from ._decompose import Decomposition as Decomposition
     from ._errors import ReplayError as ReplayError
     from ._no_ops import RemoveNoOps as RemoveNoOps
+    from ._refresh import refresh_metadata as refresh_metadata
+    from ._reuse import recompute_everything as recompute_everything
+    from ._tracer import ExportTracer as ExportTracer
     from ._values import NodeMetadata as NodeMetadata
     from ._values import ProxyValue as ProxyValue
 
@@ -23,10 +26,13 @@ _HOMES = {
     "Decomposition": "_decompose",
     "EliminateDeadCode": "_dead_code",
     "ExportPass": "_base",
+    "ExportTracer": "_tracer",
     "NodeMetadata": "_values",
     "ProxyValue": "_values",
     "RemoveNoOps": "_no_ops",
     "ReplayError": "_errors",
+    "recompute_everything": "_reuse",
+    "refresh_metadata": "_refresh",
 }
 
 __all__ = [
@@ -34,10 +40,13 @@ __all__ = [
     "Decomposition",
     "EliminateDeadCode",
     "ExportPass",
+    "ExportTracer",
     "NodeMetadata",
     "ProxyValue",
     "RemoveNoOps",
     "ReplayError",
+    "recompute_everything",
+    "refresh_metadata",
 ]
 
 
