@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ._functionalize import Functionalize as Functionalize
     from ._linear_activation import FuseLinearActivation as FuseLinearActivation
     from ._no_ops import RemoveNoOps as RemoveNoOps
+    from ._refresh import refresh_metadata as refresh_metadata
+    from ._reuse import recompute_everything as recompute_everything
+    from ._tracer import ExportTracer as ExportTracer
     from ._values import NodeMetadata as NodeMetadata
     from ._values import ProxyValue as ProxyValue
 
@@ -29,6 +32,7 @@ _HOMES = {
     "EliminateCommonSubexpressions": "_cse",
     "EliminateDeadCode": "_dead_code",
     "ExportPass": "_base",
+    "ExportTracer": "_tracer",
     "FoldConstants": "_constants",
     "FoldConvolutionBatchNorm": "_conv_bn",
     "Functionalize": "_functionalize",
@@ -37,6 +41,8 @@ _HOMES = {
     "ProxyValue": "_values",
     "RemoveNoOps": "_no_ops",
     "ReplayError": "_errors",
+    "recompute_everything": "_reuse",
+    "refresh_metadata": "_refresh",
 }
 
 __all__ = [
@@ -45,6 +51,7 @@ __all__ = [
     "EliminateCommonSubexpressions",
     "EliminateDeadCode",
     "ExportPass",
+    "ExportTracer",
     "FoldConstants",
     "FoldConvolutionBatchNorm",
     "Functionalize",
@@ -53,6 +60,8 @@ __all__ = [
     "ProxyValue",
     "RemoveNoOps",
     "ReplayError",
+    "recompute_everything",
+    "refresh_metadata",
 ]
 
 
