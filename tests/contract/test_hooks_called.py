@@ -79,7 +79,7 @@ class EveryHook:
     @hookimpl
     def hopyard_register_passes(self) -> Iterable[Pass]:
         self.note()
-        return [Pass("every-pass", Idle)]
+        return [Pass("every-pass", Idle), Pass("every-failure", lambda graph_module: None)]
 
     @hookimpl
     def hopyard_register_backends(self) -> Iterable[Backend]:
@@ -106,6 +106,12 @@ class EveryHook:
     @hookimpl
     def hopyard_after_pass(self, record: PassRecord, graph_module: GraphModule) -> None:
         self.note(record, graph_module)
+
+    @hookimpl
+    def hopyard_after_failed_pass(
+        self, step: PassStep, graph_module: GraphModule, error: BaseException
+    ) -> None:
+        self.note(step, graph_module, error)
 
 
 def hooks(prefix: str) -> set[str]:
@@ -184,3 +190,18 @@ def test_each_pass_is_observed_with_the_graph_it_gets_and_the_graph_it_gave(
     assert (step.index, step.name) == (1, "every-pass")
     assert record.step == step
     assert record.nodes_after == len(graph_module.graph.nodes)
+
+
+def test_a_pass_that_fails_is_observed_with_what_it_left_and_its_error(
+    plugin: EveryHook, session: hopyard.Session
+) -> None:
+    program = session.capture(lambda x: x + 1, (torch.ones(2),))
+    plugin.calls.clear()
+    with pytest.raises(hopyard.errors.PassError) as caught:
+        session.run("every-failure", program)
+    assert plugin.calls == ["hopyard_before_pass", "hopyard_after_failed_pass"]
+    _, given = plugin.arguments["hopyard_before_pass"]
+    step, graph_module, error = plugin.arguments["hopyard_after_failed_pass"]
+    assert step.name == "every-failure"
+    assert graph_module is given
+    assert error is caught.value

@@ -6,7 +6,8 @@
     ├── UsageError               the caller asked for something that cannot be
     │   ├── UnknownNameError     a name nobody registered
     │   ├── OptionError          an option a pass does not have, or a value it cannot take
-    │   └── PipelineSyntaxError  pipeline text that does not parse
+    │   ├── PipelineSyntaxError  pipeline text that does not parse
+    │   └── OrderError           passes in an order that one of them rules out
     ├── PluginError              a plugin is broken or in conflict
     │   ├── PluginLoadError      it could not be imported, or one of its hooks raised
     │   ├── IncompatibleError    it needs another version of hopyard-hookspecs
@@ -142,6 +143,33 @@ class PipelineSyntaxError(UsageError):
         )
 
 
+class OrderError(UsageError):
+    """Passes stand in an order that one of them rules out, or one that must run is missing.
+
+    Args:
+        message: What happened.
+        hint: What to do about it.
+        plugin: Who registered the pass.
+        stage: The pass.
+        name: The pass that rules the order out.
+        other: The pass that is missing or misplaced.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        plugin: Provider | None = None,
+        stage: str = "",
+        name: str = "",
+        other: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint, plugin=plugin, stage=stage)
+        self.name = name
+        self.other = other
+
+
 class PluginError(HopyardError):
     """A plugin is broken or in conflict with another."""
 
@@ -237,7 +265,29 @@ class CaptureWarning(UserWarning):
 
 
 class PassError(HopyardError):
-    """A pass failed."""
+    """A pass failed.
+
+    Args:
+        message: What happened.
+        hint: What to do about it.
+        plugin: Who registered the pass.
+        stage: What was being done, for example the name of the pass.
+        location: The line of the user's source that made the node at fault.
+        node: The name of the node at fault, or "" if it is none in particular.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        plugin: Provider | None = None,
+        stage: str = "",
+        location: SourceLocation | None = None,
+        node: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint, plugin=plugin, stage=stage, location=location)
+        self.node = node
 
 
 class VerificationError(PassError):

@@ -207,6 +207,7 @@ class Session:
             PipelineSyntaxError: The text does not parse.
             UnknownNameError: There is no such pass.
             OptionError: A pass does not have such an option, or the option such a value.
+            OrderError: A pass must run before or after another, and does not.
         """
         from .pipeline import resolve_steps
 
@@ -215,10 +216,22 @@ class Session:
         resolve_steps(pipeline, self.passes)
         return pipeline
 
-    def run(self, pipeline: Pipeline | str, program: Program) -> PipelineResult:
+    def run(
+        self,
+        pipeline: Pipeline | str,
+        program: Program,
+        *,
+        observers: Iterable[object] = (),
+    ) -> PipelineResult:
         """Run passes on a program and return the new program with a record of each pass.
 
         The given program is left as it is, also when a pass fails.
+
+        Args:
+            pipeline: The passes.
+            program: What to transform.
+            observers: Who is told of this run besides the session's plugins: objects with hooks
+                such as `hopyard_after_pass`, for example :class:`hopyard.pipeline.GraphDumps`.
 
         Raises:
             UsageError: There is no such pass or option, or an option asks for what cannot be.
@@ -229,7 +242,7 @@ class Session:
         if isinstance(pipeline, str):
             pipeline = Pipeline.parse(pipeline)
         self._check_names(pipeline)
-        return run(pipeline, program, self)
+        return run(pipeline, program, self, observers)
 
     def load(self, path: str | PathLike[str], *, trust: bool = False) -> Program:
         """Read a program that :meth:`Program.save` wrote, without executing anything in the file.
@@ -321,7 +334,7 @@ class Session:
         )
 
     def _check_names(self, pipeline: Pipeline) -> None:
-        for step in pipeline.steps:
+        for step in pipeline.passes:
             self.lookup("pass", step.name, self.passes)
 
     def _collect(self, kind: str, hook: str, key: str, of: type[T]) -> dict[str, Registered[T]]:

@@ -16,7 +16,11 @@ from ._markers import hookspec as hookspec
 from ._markers import is_provisional as is_provisional
 from .backends import Backend as Backend
 from .backends import BackendImplementation as BackendImplementation
+from .backends import Concurrency as Concurrency
+from .backends import Fingerprinted as Fingerprinted
 from .backends import Lowered as Lowered
+from .backends import RunsBackward as RunsBackward
+from .backends import RunsPartitions as RunsPartitions
 from .backends import Support as Support
 from .decompositions import Decompositions as Decompositions
 from .hops import Hop as Hop
@@ -29,6 +33,7 @@ from .passes import GraphPass as GraphPass
 from .passes import Pass as Pass
 from .passes import PassKind as PassKind
 from .passes import PassResult as PassResult
+from .pipeline import Origin as Origin
 from .pipeline import PassRecord as PassRecord
 from .pipeline import PassStep as PassStep
 from .safeguards import Check as Check

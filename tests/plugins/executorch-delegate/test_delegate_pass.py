@@ -256,12 +256,15 @@ def test_the_backend_of_the_readme_works() -> None:
 def test_everything_public_can_be_imported() -> None:
     assert hopyard_executorch_delegate.__all__ == [
         "CALL_DELEGATE",
+        "CacheWarning",
         "Delegate",
         "DelegationError",
         "DelegationReport",
         "LoweredModule",
+        "Progress",
         "ReferenceBackend",
         "call_delegate",
+        "delegate",
         "report",
     ]
     for name in dir(hopyard_executorch_delegate):

@@ -24,10 +24,10 @@ from hopyard.errors import (
     VerificationError,
 )
 from hopyard.hops import bind
-from hopyard.pipeline import Pipeline, run
+from hopyard.pipeline import Pipeline, origin_of, run
 from hopyard.program import Program
 from hopyard.session import Session
-from hopyard_hookspecs import Hop, PassRecord, PassResult, PassStep, Provider, hookimpl
+from hopyard_hookspecs import Hop, Pass, PassRecord, PassResult, PassStep, Provider, hookimpl
 
 if TYPE_CHECKING:
     from conftest import MakeSession
@@ -230,10 +230,11 @@ def test_new_nodes_name_the_pass_that_made_them(
 
     session = make_session(swap=change(sin_for_relu), retarget=change(retarget))
     graph = session.run("swap,retarget", program).program.graph
-    made = {
-        node.name: node.meta["hopyard_pass"] for node in graph.nodes if "hopyard_pass" in node.meta
+    made = {node.name: str(origin) for node in graph.nodes if (origin := origin_of(node))}
+    assert made == {
+        "sin_default": "swap [acme-passes 1.2] from relu",
+        "add": "retarget [acme-passes 1.2] from add",
     }
-    assert made == {"sin_default": "swap [acme-passes 1.2]", "add": "retarget [acme-passes 1.2]"}
 
 
 def test_a_pass_may_build_another_graph(
@@ -245,7 +246,7 @@ def test_a_pass_may_build_another_graph(
         return PassResult(rebuilt, modified=True)
 
     graph = make_session(rebuild=rebuild).run("rebuild", program).program.graph
-    assert [node.name for node in graph.nodes if "hopyard_pass" in node.meta] == ["sin_default"]
+    assert [node.name for node in graph.nodes if origin_of(node)] == ["sin_default"]
 
 
 def test_torchs_own_pass_result_is_accepted(program: Program, make_session: MakeSession) -> None:
@@ -275,7 +276,7 @@ def test_a_program_pass_is_given_program_and_session(
     assert given[1] is session
     assert result.records[0].modified
     assert snapshot(program.graph_module) == before
-    assert find(result.program.graph_module, aten.sin.default).meta["hopyard_pass"]
+    assert origin_of(find(result.program.graph_module, aten.sin.default))
 
 
 def drop_value(graph_module: GraphModule) -> None:
@@ -305,6 +306,25 @@ def wrong_input(graph_module: GraphModule) -> None:
 def impossible(graph_module: GraphModule) -> None:
     relu = find(graph_module, aten.relu.default)
     relu.target, relu.args = aten.mm.default, (relu.args[0], relu.args[0])
+
+
+def scalar_result(graph_module: GraphModule) -> None:
+    add = find(graph_module, aten.add.Tensor)
+    add.target, add.args = aten.sum.default, add.args[:1]
+    add.meta["val"] = add.meta["val"].new_empty(())
+
+
+def unknown_symbol(graph_module: GraphModule) -> None:
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    relu = find(graph_module, aten.relu.default)
+    with relu.meta["val"].fake_mode:
+        size = ShapeEnv().create_unbacked_symint()
+        relu.meta["val"] = torch.empty_strided((size, 4), (4, 1))
+
+
+def no_value_returned(graph_module: GraphModule) -> None:
+    graph_module.graph.output_node().args = ()
 
 
 def use_before_definition(graph_module: GraphModule) -> None:
@@ -346,6 +366,9 @@ def fewer_outputs(graph_module: GraphModule) -> None:
         (call_torch, "relu"),
         (another_input, "more"),
         (fewer_outputs, "0 values"),
+        (scalar_result, "add"),
+        (unknown_symbol, "relu"),
+        (no_value_returned, "output"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -372,6 +395,7 @@ def test_an_unsound_graph_is_refused_and_attributed(
 def test_the_line_that_made_the_node_is_named(program: Program, make_session: MakeSession) -> None:
     with pytest.raises(VerificationError) as caught:
         make_session(bad=change(wrong_shape)).run("bad", program)
+    assert caught.value.node == "relu"
     assert caught.value.location is not None
     assert caught.value.location.file == __file__
 
@@ -402,6 +426,28 @@ def test_a_pass_that_raises_leaves_the_program_alone(
     assert isinstance(caught.value.__cause__, (LookupError, RuntimeError))
     assert snapshot(program.graph_module) == before
     torch.testing.assert_close(program(X), model(X))
+
+
+def test_the_node_that_a_pass_was_working_on_is_named(
+    program: Program, make_session: MakeSession
+) -> None:
+    def rule(node: Node) -> None:
+        if node.target is aten.relu.default:
+            raise LookupError("no rule")
+
+    def apply(graph_module: GraphModule) -> None:
+        for each in list(graph_module.graph.nodes):
+            rule(each)
+
+    with pytest.raises(PassError) as caught:
+        make_session(bad=change(apply)).run("bad", program)
+    error = caught.value
+    assert error.node == "relu"
+    assert "'relu'" in error.message
+    assert error.location is not None
+    assert error.location.file == __file__
+    line = rule.__code__.co_firstlineno + 2
+    assert f"{__file__}:{line}" in error.hint
 
 
 def test_an_interrupt_is_no_failure_of_the_pass(
@@ -531,7 +577,7 @@ def test_a_pass_may_edit_the_body_of_a_region(make_session: MakeSession) -> None
     torch.testing.assert_close(program(X), X.sin() * 2.0 + 1.0)
     torch.testing.assert_close(result.program(X), X.cos() * 2.0 + 1.0)
     body = body_of(result.program.graph_module)
-    assert find(body, aten.cos.default).meta["hopyard_pass"] == "cos [acme-passes 1.2]"
+    assert str(origin_of(find(body, aten.cos.default))) == "cos [acme-passes 1.2] from sin"
     assert result.records[0].nodes_after == len(result.program.graph.nodes) + len(body.graph.nodes)
 
 
@@ -628,3 +674,59 @@ def test_a_result_cannot_be_changed(program: Program, make_session: MakeSession)
     result = run(Pipeline(), program, make_session())
     with pytest.raises(dataclasses.FrozenInstanceError):
         result.records = ()  # type: ignore[misc]
+
+
+def has_relu(graph_module: GraphModule) -> str:
+    return "" if aten.relu.default in targets(graph_module) else "there is no relu"
+
+
+def has_no_relu(graph_module: GraphModule) -> str:
+    return "" if has_relu(graph_module) else "there is a relu"
+
+
+def test_what_a_pass_requires_and_ensures_is_checked(program: Program) -> None:
+    class Conditional:
+        @hookimpl
+        def hopyard_register_passes(self) -> list[Pass]:
+            swap = change(sin_for_relu)
+            return [
+                Pass("swap", swap, requires=(has_relu,), ensures=(has_no_relu,)),
+                Pass("idle", keep, ensures=(has_no_relu,)),
+                Pass("broken", keep, requires=(fail,)),
+                Pass("unusable", keep, requires=("math:pi",)),
+            ]
+
+    session = Session(plugins=[Conditional()], discover=False)
+    session.run("swap,idle", program)
+    for text, said in (
+        ("swap,swap", "requires 'has relu', and was given a graph that is not: there is no relu"),
+        ("idle", "ensures 'has no relu', and returned a graph that is not: there is a relu"),
+        ("broken", "LookupError"),
+    ):
+        with pytest.raises(PassError) as caught:
+            session.run(text, program)
+        assert said in caught.value.message
+        assert caught.value.plugin is not None
+        assert caught.value.plugin.plugin == "conditional"
+    with pytest.raises(PluginError):
+        session.pipeline("unusable")
+
+
+def test_a_result_may_be_laid_out_otherwise(program: Program, make_session: MakeSession) -> None:
+    def transpose(graph_module: GraphModule) -> None:
+        add = find(graph_module, aten.add.Tensor)
+        value = add.meta["val"]
+        for target, args in ((aten.t.default, ()), (aten.clone.default, ()), (aten.t.default, ())):
+            last = graph_module.graph.output_node().all_input_nodes[0]
+            with graph_module.graph.inserting_after(last):
+                new = graph_module.graph.call_function(target, (last, *args))
+            keywords = {"memory_format": torch.contiguous_format}
+            new.kwargs = keywords if target is aten.clone.default else {}
+            with torch.no_grad():
+                value = target(value, **new.kwargs)
+            new.meta["val"] = value
+            graph_module.graph.output_node().replace_input_with(last, new)
+
+    result = make_session(lay=change(transpose)).run("lay", program)
+    torch.testing.assert_close(result.program(X), program(X))
+    assert result.program(X).stride() != program(X).stride()

@@ -11,7 +11,9 @@ from contextlib import contextmanager as _contextmanager
 from typing import Any as _Any
 
 from torch._dynamo import convert_frame as _convert_frame
+from torch._dynamo.backends.common import aot_autograd as lowered_backend
 from torch._dynamo.exc import Unsupported as GraphBreak
+from torch._functorch._aot_autograd.utils import make_boxed_func as boxed
 
 
 class _Thread(_threading.local):
@@ -48,4 +50,4 @@ def reports_without_guards(shape_env: _Any) -> _Iterator[None]:
         _thread.shape_env = before
 
 
-__all__ = ["GraphBreak", "reports_without_guards"]
+__all__ = ["GraphBreak", "boxed", "lowered_backend", "reports_without_guards"]

@@ -17,6 +17,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv as ShapeEnv
 from torch.fx.experimental.symbolic_shapes import (
     compute_unbacked_bindings as compute_unbacked_bindings,
 )
+from torch.fx.experimental.symbolic_shapes import free_symbols as free_symbols
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols as free_unbacked_symbols
 from torch.fx.experimental.symbolic_shapes import is_accessor_node as is_accessor_node
 from torch.fx.experimental.symbolic_shapes import statically_known_true as statically_known_true
@@ -57,6 +58,7 @@ __all__ = [
     "SymNode",
     "compute_unbacked_bindings",
     "expression_handlers",
+    "free_symbols",
     "free_unbacked_symbols",
     "input_source",
     "insert_deferred_runtime_asserts",

@@ -155,7 +155,8 @@ def convert(
     names = changeable_state(program)
     expected = timed("eager", lambda: run_eagerly(for_eager, names, seed))
     deviation = compare(expected, found, tolerance)
-    texts = tuple(str(step) for step in pipeline.steps)
+    written = [str(step) for step in pipeline.passes]
+    texts = tuple(written[record.step.index] for record in result.records)
     return Conversion(
         program, count_nodes(captured.graph_module), result.records, texts, deviation, seconds
     )

@@ -8,9 +8,6 @@ from torch.fx import GraphModule, Node
 from hopyard.verify import walk_graphs
 from hopyard.verify._graphs import attribute, same_arguments
 
-PROVENANCE = "hopyard_pass"
-"""The key in a node's metadata under which the pass that made it is named."""
-
 
 def first_change(before: GraphModule, after: GraphModule) -> str:
     """Return where two graphs differ in what they compute, or "" if they do not.
@@ -25,22 +22,6 @@ def first_change(before: GraphModule, after: GraphModule) -> str:
         if changed:
             return f"{changed} of region {path!r}" if path else changed
     return ""
-
-
-def mark_new_nodes(before: GraphModule, after: GraphModule, origin: str) -> None:
-    """Note in the metadata of each node that was not there before what made it.
-
-    A node was there if one of that name had that target, so a pass that rebuilds the whole graph
-    is the origin only of what it changed.
-    """
-    graphs_before = dict(walk_graphs(before))
-    for path, graph_module in walk_graphs(after):
-        earlier = graphs_before.get(path)
-        nodes = earlier.graph.nodes if earlier is not None else ()
-        targets = {node.name: (node.op, node.target) for node in nodes}
-        for node in graph_module.graph.nodes:
-            if targets.get(node.name) != (node.op, node.target):
-                node.meta[PROVENANCE] = origin
 
 
 def _first_change(before: GraphModule, after: GraphModule) -> str:

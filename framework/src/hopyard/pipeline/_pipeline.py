@@ -2,88 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
-from hopyard.errors import OptionError, PluginError, UnknownNameError, UsageError
-from hopyard.plugins import Registered, distribution_for, resolve
-from hopyard_hookspecs import Pass, PassKind, PassStep
+from hopyard.errors import UnknownNameError
 
-from ._options import construct
-from ._text import Value, freeze, is_name, parse, write, write_pass
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Step:
-    """A pass of a pipeline by name, with the options that are set.
-
-    Two steps are equal if their text is: 1, 1.0 and true are different values.
-
-    Attributes:
-        name: The name of the pass.
-        options: Values by option; read-only. What text cannot give is refused.
-
-    Raises:
-        UsageError: The name is none that text could give.
-        OptionError: An option's name or value is none that text could give.
-    """
-
-    name: str
-    options: Mapping[str, Value] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not is_name(self.name):
-            raise UsageError(
-                f"{self.name!r} cannot be the name of a pass", hint="a name is letters and hyphens"
-            )
-        options = {option: self._frozen(option, self.options[option]) for option in self.options}
-        object.__setattr__(self, "options", MappingProxyType(options))
-
-    def __str__(self) -> str:
-        return write_pass(self.name, self.options)
-
-    def __eq__(self, other: object) -> bool:
-        return str(self) == str(other) if isinstance(other, Step) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(str(self))
-
-    def __reduce__(self) -> tuple[type[Step], tuple[str, dict[str, Value]]]:
-        return Step, (self.name, dict(self.options))
-
-    def _frozen(self, option: str, value: object) -> Value:
-        if not is_name(option):
-            raise OptionError(f"{option!r} cannot be the name of an option", stage=self.name)
-        try:
-            return freeze(value)
-        except TypeError as cause:
-            raise OptionError(
-                f"option {option!r} of pass {self.name!r} cannot be part of a pipeline: {cause}",
-                stage=self.name,
-            ) from cause
+from ._items import Item, Step, checked, from_written, passes_of, written
+from ._text import parse
+from ._toml import read_toml, write_toml
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """An immutable sequence of passes with their options.
+    """An immutable sequence of passes and groups of passes, with their options.
 
-    Whether the passes exist and take the options is found out when the pipeline meets a session.
-    ::
+    Whether the passes exist, take the options and may follow each other is found out when the
+    pipeline meets a session. ::
 
-        pipeline = Pipeline.parse("decompose{table=core-aten},dce")
-        str(pipeline.append("fold-scale", factor=10))
-        # decompose{table=core-aten},dce,fold-scale{factor=10}
+        pipeline = Pipeline.parse("decompose{table=core-aten},repeat(cse,dce)")
+        str(pipeline.insert_after("decompose", "fold-scale", factor=10).disable("cse"))
+        # decompose{table=core-aten},fold-scale{factor=10},repeat(!cse,dce)
 
     Attributes:
-        steps: The passes in the order in which they run.
+        steps: The passes and groups in the order in which they run.
+
+    Raises:
+        UsageError: `steps` are something else.
     """
 
-    steps: tuple[Step, ...] = ()
+    steps: tuple[Item, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", tuple(self.steps))
+        object.__setattr__(self, "steps", checked(self.steps))
 
     @classmethod
     def parse(cls, text: str) -> Pipeline:
@@ -91,12 +42,109 @@ class Pipeline:
 
         Raises:
             PipelineSyntaxError: The text does not parse.
+            UnknownNameError: There is no such kind of group.
+            OptionError: A group does not take its options.
         """
-        return cls(tuple(Step(name, options) for name, options in parse(text)))
+        return cls(from_written(parse(text)))
+
+    @classmethod
+    def from_toml(cls, text: str) -> Pipeline:
+        """Read a pipeline from TOML, as :meth:`to_toml` writes it.
+
+        Raises:
+            UsageError: The text is no TOML, or describes something else than a pipeline.
+        """
+        return cls(read_toml(text))
+
+    def to_toml(self) -> str:
+        """Return the pipeline as TOML; `Pipeline.from_toml(pipeline.to_toml()) == pipeline`.
+
+        Raises:
+            UsageError: A text among the options has half of a surrogate pair, which TOML has not.
+        """
+        return write_toml(self.steps)
+
+    @property
+    def passes(self) -> tuple[Step, ...]:
+        """The passes, those in groups and those that are switched off included, in order."""
+        return tuple(passes_of(self.steps))
 
     def append(self, name: str, /, **options: Any) -> Pipeline:
         """Return this pipeline with one more pass at its end."""
         return Pipeline((*self.steps, Step(name, options)))
+
+    def insert_before(self, place: str, new: str | Pipeline, /, **options: Any) -> Pipeline:
+        """Return this pipeline with more passes before the first pass named `place`.
+
+        Args:
+            place: The name of a pass of this pipeline; the new passes share its group.
+            new: A pass by name, or all the passes of a pipeline.
+            options: Options of the pass `new`.
+
+        Raises:
+            UnknownNameError: This pipeline has no such pass.
+        """
+        steps = _new(new, options)
+        first = self._found(place)[0]
+        return self._edited(lambda step: (*steps, step) if step is first else (step,))
+
+    def insert_after(self, place: str, new: str | Pipeline, /, **options: Any) -> Pipeline:
+        """Return this pipeline with more passes after the last pass named `place`.
+
+        Takes and raises what :meth:`insert_before` does.
+        """
+        steps = _new(new, options)
+        last = self._found(place)[-1]
+        return self._edited(lambda step: (step, *steps) if step is last else (step,))
+
+    def replace(self, place: str, new: str | Pipeline, /, **options: Any) -> Pipeline:
+        """Return this pipeline with other passes instead of every pass named `place`.
+
+        Takes and raises what :meth:`insert_before` does.
+        """
+        steps = _new(new, options)
+        self._found(place)
+        return self._edited(lambda step: steps if step.name == place else (step,))
+
+    def without(self, name: str, /) -> Pipeline:
+        """Return this pipeline without the passes of a name; groups that lose all steps go too.
+
+        Raises:
+            UnknownNameError: This pipeline has no such pass.
+        """
+        self._found(name)
+        return self._edited(lambda step: () if step.name == name else (step,))
+
+    def disable(self, name: str, /) -> Pipeline:
+        """Return this pipeline with the passes of a name switched off; they keep their places.
+
+        Raises:
+            UnknownNameError: This pipeline has no such pass.
+        """
+        return self._switched(name, enabled=False)
+
+    def enable(self, name: str, /) -> Pipeline:
+        """Return this pipeline with the passes of a name switched on.
+
+        Raises:
+            UnknownNameError: This pipeline has no such pass.
+        """
+        return self._switched(name, enabled=True)
+
+    def _switched(self, name: str, *, enabled: bool) -> Pipeline:
+        self._found(name)
+        return self._edited(
+            lambda step: (replace(step, enabled=enabled) if step.name == name else step,)
+        )
+
+    def _found(self, name: str) -> list[Step]:
+        found = [step for step in self.passes if step.name == name]
+        if not found:
+            raise UnknownNameError("pass in the pipeline", name, {s.name for s in self.passes})
+        return found
+
+    def _edited(self, edit: Callable[[Step], Iterable[Item]]) -> Pipeline:
+        return Pipeline(tuple(_edit(self.steps, edit)))
 
     def __add__(self, other: Pipeline) -> Pipeline:
         if not isinstance(other, Pipeline):
@@ -107,62 +155,20 @@ class Pipeline:
         return len(self.steps)
 
     def __str__(self) -> str:
-        return write((step.name, step.options) for step in self.steps)
+        return written(self.steps)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class BoundPass:
-    """A pass with its options set, ready to run.
-
-    Attributes:
-        step: What observers are told: position, name, all options, who registered it.
-        kind: Whether it transforms a graph module or a program.
-        transform: The pass itself.
-    """
-
-    step: PassStep
-    kind: PassKind
-    transform: Callable[..., Any]
+def _new(new: str | Pipeline, options: dict[str, Any]) -> tuple[Item, ...]:
+    return (Step(new, options),) if isinstance(new, str) else new.steps
 
 
-def resolve_steps(
-    pipeline: Pipeline, passes: Mapping[str, Registered[Pass]]
-) -> tuple[BoundPass, ...]:
-    """Find and construct the passes of a pipeline, each occurrence anew.
-
-    Args:
-        pipeline: What to run.
-        passes: The passes there are, by name.
-
-    Raises:
-        UnknownNameError: There is no pass of that name; the error says which distribution has it.
-        OptionError: A pass does not take the options, or misses one.
-        PluginError: A pass cannot be imported, or its implementation is unusable.
-        PassError: Constructing a pass raised.
-    """
-    return tuple(_bind(index, step, passes) for index, step in enumerate(pipeline.steps))
-
-
-def _bind(index: int, step: Step, passes: Mapping[str, Registered[Pass]]) -> BoundPass:
-    registered = passes.get(step.name)
-    if registered is None:
-        distribution = distribution_for("pass", step.name)
-        raise UnknownNameError("pass", step.name, passes, distribution=distribution)
-    provider = registered.provider
-    implementation = resolve(registered.value.implementation, provider)
-    if not callable(implementation):
-        raise _unusable(step.name, registered, f"is a {type(implementation).__name__}")
-    transform, options = construct(implementation, step.options, step.name, provider)
-    if not callable(transform):
-        raise _unusable(step.name, registered, f"{type(transform).__name__} has no __call__")
-    bound = PassStep(index, step.name, MappingProxyType(options), provider)
-    return BoundPass(bound, registered.value.kind, transform)
-
-
-def _unusable(name: str, registered: Registered[Pass], reason: str) -> PluginError:
-    return PluginError(
-        f"pass {name!r} cannot be called: its implementation {reason}",
-        hint="register a dataclass with __call__, or a function",
-        plugin=registered.provider,
-        stage=name,
-    )
+def _edit(items: Iterable[Item], edit: Callable[[Step], Iterable[Item]]) -> list[Item]:
+    edited: list[Item] = []
+    for item in items:
+        if isinstance(item, Step):
+            edited += edit(item)
+            continue
+        steps = tuple(_edit(item.steps, edit))
+        if steps or not item.steps:
+            edited.append(replace(item, steps=steps))
+    return edited

@@ -1,23 +1,24 @@
-"""Pipelines as text: `decompose{table=core-aten},fold-scale{factor=10},dce`.
+"""Pipelines as text: `decompose{table=core-aten},repeat{most=5}(cse,dce),!fold-scale`.
 
 ::
 
-    pipeline = [pass {"," pass}]
-    pass     = NAME ["{" [option {"," option}] "}"]
+    pipeline = [item {"," item}]
+    item     = ["!"] NAME ["{" [option {"," option}] "}"] ["(" pipeline ")"]
     option   = NAME "=" value
     value    = scalar | "[" [scalar {"," scalar}] "]"
     scalar   = "true" | "false" | "none" | NUMBER | WORD | STRING
 
-A WORD starts with a letter and is text; a STRING is any text, written as in JSON. White space
-between these parts means nothing.
+An item with parentheses is a group of passes, one without is a pass; "!" switches it off. A WORD
+starts with a letter and is text; a STRING is any text, written as in JSON. White space between
+these parts means nothing.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final, NoReturn, TypeAlias, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from hopyard.errors import PipelineSyntaxError
 
@@ -25,8 +26,24 @@ Scalar: TypeAlias = bool | int | float | str | None
 Value: TypeAlias = Scalar | tuple[Scalar, ...]
 """What an option can be given as text."""
 
-PassText: TypeAlias = tuple[str, dict[str, Value]]
-"""The name of a pass and its options."""
+_DEEPEST: Final = 50
+
+
+class Item(NamedTuple):
+    """A pass or a group as it is written.
+
+    Attributes:
+        name: Of the pass, or what the group does.
+        options: Values by name.
+        body: The items of a group; None for a pass.
+        enabled: Whether it takes part.
+    """
+
+    name: str
+    options: Mapping[str, Value]
+    body: tuple[Item, ...] | None = None
+    enabled: bool = True
+
 
 T = TypeVar("T")
 
@@ -41,32 +58,35 @@ _MOST_DIGITS = 4000
 _GREATEST = 10 ** (_MOST_DIGITS - 1)
 
 _CONSTANTS: Final[Mapping[str, Scalar]] = {"true": True, "false": False, "none": None}
+_ITEM = "the name of a pass"
 _SCALAR = 'a word, a number, "text", true, false or none'
 
 
-def parse(text: str) -> tuple[PassText, ...]:
+def parse(text: str) -> tuple[Item, ...]:
     """Read pipeline text; empty text is a pipeline without passes.
 
     Raises:
         PipelineSyntaxError: The text does not parse.
     """
-    return tuple(_Reader(text).pipeline())
+    return _Reader(text).whole()
 
 
-def write(passes: Iterable[tuple[str, Mapping[str, Value]]]) -> str:
-    """Return the text that :func:`parse` reads as `passes`; equal pipelines have equal text.
+def write_item(
+    name: str, options: Mapping[str, Value], body: str | None = None, *, enabled: bool = True
+) -> str:
+    """Return the text of one item, options sorted by name; equal items have equal text.
 
-    Options are sorted by name and no white space is used.
+    Args:
+        name: The name of the pass or group.
+        options: Its options.
+        body: The text of the passes in a group; None for a pass.
+        enabled: Whether it takes part.
     """
-    return ",".join(write_pass(name, options) for name, options in passes)
-
-
-def write_pass(name: str, options: Mapping[str, Value]) -> str:
-    """Return the text of one pass."""
-    if not options:
-        return name
-    written = [f"{option}={write_value(options[option])}" for option in sorted(options)]
-    return f"{name}{{{','.join(written)}}}"
+    text = name if enabled else f"!{name}"
+    if options:
+        written = [f"{option}={write_value(options[option])}" for option in sorted(options)]
+        text = f"{text}{{{','.join(written)}}}"
+    return text if body is None else f"{text}({body})"
 
 
 def write_value(value: Value) -> str:
@@ -104,23 +124,36 @@ class _Reader:
         self._text = text
         self._position = 0
 
-    def pipeline(self) -> Iterator[PassText]:
+    def whole(self) -> tuple[Item, ...]:
         self._skip_space()
-        if self._position == len(self._text):
-            return
-        yield self._pass()
-        while self._accept(","):
-            yield self._pass()
+        items = self._pipeline(0)
         if self._position < len(self._text):
-            self._fail("',' or the end")
+            self._fail("',' or the end" if items else _ITEM)
+        return items
 
-    def _pass(self) -> PassText:
-        name = self._name("the name of a pass")
+    def _pipeline(self, depth: int) -> tuple[Item, ...]:
+        if self._position == len(self._text) or self._text.startswith(")", self._position):
+            return ()
+        items = [self._item(depth)]
+        while self._accept(","):
+            items.append(self._item(depth))
+        return tuple(items)
+
+    def _item(self, depth: int) -> Item:
+        enabled = not self._accept("!")
+        name = self._name(_ITEM)
         options: dict[str, Value] = {}
         if self._accept("{"):
             for _ in self._items("}", lambda: self._option(options)):
                 pass
-        return name, options
+        if not self._accept("("):
+            return Item(name, options, None, enabled)
+        if depth == _DEEPEST:
+            self._fail(f"at most {_DEEPEST} groups in one another")
+        body = self._pipeline(depth + 1)
+        if not self._accept(")"):
+            self._fail("',' or ')'")
+        return Item(name, options, body, enabled)
 
     def _option(self, options: dict[str, Value]) -> None:
         start = self._position

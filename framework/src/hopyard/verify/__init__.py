@@ -6,8 +6,11 @@ from torch.fx import GraphModule
 
 from ._graphs import count_nodes as count_nodes
 from ._graphs import walk_graphs as walk_graphs
+from ._signature import check_inputs as check_inputs
+from ._signature import check_outputs as check_outputs
+from ._signature import check_region as check_region
 from ._structure import check_structure
-from ._values import check_inputs as check_inputs
+from ._symbols import check_symbols
 from ._values import check_values
 
 
@@ -17,7 +20,8 @@ def verify(
     """Check a graph and the bodies of the higher-order operators in it.
 
     Inputs come first, one output comes last; only operators, functions of numbers and reads of
-    attributes that exist lie between; every use follows its definition; every value has metadata.
+    attributes that exist lie between; every use follows its definition; every value has metadata,
+    whose symbols come from inputs or from earlier nodes.
 
     Args:
         graph_module: The graph.
@@ -31,5 +35,6 @@ def verify(
     """
     for path, body in walk_graphs(graph_module):
         check_structure(path, body)
+    check_symbols(graph_module)
     if propagate:
         check_values(graph_module, since)

@@ -12,18 +12,23 @@ from hopyard._torch.symbolic import statically_known_true
 _NUMBERS = (bool, int, float, complex, SymBool, SymFloat, SymInt)
 
 
-def difference(recorded: Any, computed: Any) -> str:
+def difference(recorded: Any, computed: Any, *, strides: bool = True) -> str:
     """Return what a recorded value claims and what is true, or "" if it may well be right.
 
     Strides are compared where they matter: in dimensions of more than one element. Symbolic sizes
     differ if they do for every value of the symbols. A recorded None says nothing.
+
+    Args:
+        recorded: What is claimed.
+        computed: What is true.
+        strides: Whether strides count at all.
     """
     if recorded is None:
         return ""
     if isinstance(recorded, Tensor) and isinstance(computed, Tensor):
-        return _tensor_difference(recorded, computed)
+        return _tensor_difference(recorded, computed, strides=strides)
     if isinstance(recorded, (list, tuple)) and isinstance(computed, (list, tuple)):
-        return _sequence_difference(recorded, computed)
+        return _sequence_difference(recorded, computed, strides=strides)
     if isinstance(recorded, _NUMBERS) and isinstance(computed, _NUMBERS):
         return _said(recorded, computed) if _differ(recorded, computed) else ""
     if isinstance(recorded, (Tensor, *_NUMBERS)) or isinstance(computed, (Tensor, *_NUMBERS)):
@@ -31,10 +36,11 @@ def difference(recorded: Any, computed: Any) -> str:
     return ""
 
 
-def _tensor_difference(recorded: Tensor, computed: Tensor) -> str:
+def _tensor_difference(recorded: Tensor, computed: Tensor, *, strides: bool) -> str:
     types = [(value.dtype, value.device, value.layout) for value in (recorded, computed)]
     if types[0] == types[1] and not _sizes_differ(recorded.shape, computed.shape):
-        if recorded.layout != torch.strided or not _strides_differ(recorded, computed):
+        comparable = strides and recorded.layout == torch.strided
+        if not comparable or not _strides_differ(recorded, computed):
             return ""
         return _said(
             f"{_described(recorded)} with strides {tuple(recorded.stride())}",
@@ -44,12 +50,15 @@ def _tensor_difference(recorded: Tensor, computed: Tensor) -> str:
 
 
 def _sequence_difference(
-    recorded: list[Any] | tuple[Any, ...], computed: list[Any] | tuple[Any, ...]
+    recorded: list[Any] | tuple[Any, ...],
+    computed: list[Any] | tuple[Any, ...],
+    *,
+    strides: bool,
 ) -> str:
     if len(recorded) != len(computed):
         return _said(f"{len(recorded)} values", f"{len(computed)}")
     for index, (one, other) in enumerate(zip(recorded, computed, strict=True)):
-        problem = difference(one, other)
+        problem = difference(one, other, strides=strides)
         if problem:
             return f"item {index}: {problem}"
     return ""

@@ -55,6 +55,7 @@ def unsound(path: str, node: Node, problem: str, hint: str = "") -> Verification
         hint=hint,
         stage=STAGE,
         location=node_location(node),
+        node=node.name,
     )
 
 
@@ -63,6 +64,8 @@ def _check_order(path: str, nodes: list[Node]) -> None:
     if len(outputs) != 1:
         where = f"region {path!r}" if path else "the graph"
         raise VerificationError(f"{where} has {len(outputs)} outputs, not one", stage=STAGE)
+    if len(outputs[0].args) != 1:
+        raise unsound(path, outputs[0], "is an output without a value")
     if nodes[-1] is not outputs[0]:
         raise unsound(path, nodes[-1], "comes after the output")
     computing = False

@@ -1,146 +1,197 @@
-"""The pass `delegate`."""
+"""Delegation: the pass `delegate`, and the function behind it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from torch.fx import GraphModule, Node
 
 from hopyard import Program, Session
-from hopyard.partitioning import Call, Partition, Subgraph, outline, partition
-from hopyard_hookspecs import BackendImplementation, Lowered, Provider, Support
+from hopyard.partitioning import (
+    Call,
+    Partition,
+    Subgraph,
+    outline_together,
+    partition,
+    with_state,
+    without_state,
+)
+from hopyard_hookspecs import Support
 
-from ._errors import DelegationError
-from ._lowered_module import LoweredModule, call_delegate
+from ._cache import Cache
+from ._guarded import GuardedBackend
+from ._lowered_module import call_delegate
+from ._lowering import Job, Progress, lower_all
 from ._report import note_reason
-from ._types import all_accept, described, input_types, output_types
 
 
 @dataclass(frozen=True)
 class Delegate:
-    """Replace what a backend supports by calls of lowered partitions.
-
-    The program keeps its calling convention. Parameters are operands of the partitions: nothing is
-    copied, and training the original module changes what the delegated program computes.
+    """Replace what backends support by calls of lowered partitions; see :func:`delegate`.
 
     Args:
-        backend: The name of a registered backend.
+        backend: The name of a registered backend, or of several, the first choice first.
         minimum: The number of operators from which a partition is worth lowering.
+        whole: Whether one backend must take all operators, as one partition.
+        cache: A folder where lowered partitions are kept.
+        workers: How many partitions are lowered at once where their backends allow it.
 
     Raises:
-        ValueError: `minimum` is less than 1.
+        ValueError: `minimum` or `workers` is less than 1, or a backend is named twice or none is.
     """
 
-    backend: str = "reference"
+    backend: str | tuple[str, ...] = "reference"
     minimum: int = 1
+    whole: bool = False
+    cache: str | None = None
+    workers: int = 1
 
     def __post_init__(self) -> None:
-        if self.minimum < 1:
-            raise ValueError(f"minimum must be at least 1, not {self.minimum}")
+        _check(_several(self.backend), self.minimum, self.workers)
 
     def __call__(self, program: Program, session: Session, /) -> Program:
         """Return the program with its partitions lowered.
 
         Raises:
             UnknownNameError: There is no such backend.
-            DelegationError: The backend raised, or did something else than it promised.
+            DelegationError: A backend failed.
         """
-        provider = session.lookup("backend", self.backend, session.backends).provider
-        backend = _Backend(self.backend, provider, session.backend(self.backend))
-        graph_module = program.graph_module
-        supported: dict[Node, Support] = {}
-
-        def is_supported(node: Node) -> bool:
-            supported[node] = backend.supports(node)
-            return supported[node].supported
-
-        partitions = partition(graph_module, is_supported, minimum=self.minimum)
-        delegated = outline(graph_module, partitions, backend.lower)
-        names = {node.name: node for node in delegated.graph.nodes}
-        for node, support in supported.items():
-            if node.name in names:
-                small = f"its partition has fewer than {self.minimum} operators"
-                note_reason(names[node.name], self.backend, support.reason or small)
-        return program.with_graph(delegated)
-
-
-class _Backend:
-    """A backend whose failures and lies are reported as its own."""
-
-    def __init__(
-        self, name: str, provider: Provider, implementation: BackendImplementation
-    ) -> None:
-        self._name = name
-        self._provider = provider
-        self._implementation = implementation
-        self._lowered = 0
-
-    def supports(self, node: Node) -> Support:
-        try:
-            support: Any = self._implementation.supports(node)
-        except Exception as error:
-            asked = f"raised {type(error).__name__} when asked about {node.name}: {error}"
-            raise self._failed(asked) from error
-        if not isinstance(support, Support):
-            raise self._failed(
-                f"answered a {type(support).__name__} when asked about {node.name}",
-                hint="return hopyard_hookspecs.Support(supported, reason)",
-            )
-        return support
-
-    def lower(self, subgraph: Subgraph) -> Call:
-        index, self._lowered = self._lowered, self._lowered + 1
-        where = _described(index, subgraph.partition)
-        inputs, outputs = input_types(subgraph.graph_module), output_types(subgraph.graph_module)
-        try:
-            lowered: Any = self._implementation.lower(subgraph.graph_module, {})
-        except Exception as error:
-            raised = f"raised {type(error).__name__} when lowering {where}: {error}"
-            raise self._failed(raised, index) from error
-        wrong = self._wrong_form(lowered) or _wrong_types(lowered, inputs, outputs)
-        if wrong:
-            raise self._failed(f"lowered {where} to {wrong}", index)
-        module = LoweredModule(lowered, self._implementation)
-        return Call(call_delegate, module, "lowered_module")
-
-    def _wrong_form(self, lowered: Any) -> str:
-        """Say in what way a lowered partition is none, or return ""."""
-        if not isinstance(lowered, Lowered):
-            return f"a {type(lowered).__name__} instead of a Lowered"
-        if lowered.backend_id != self._name:
-            return f"something of the backend {lowered.backend_id!r}"
-        content: Any = lowered.processed_bytes
-        if not isinstance(content, bytes):
-            return f"a {type(content).__name__} instead of bytes"
-        reference: Any = lowered.original_module
-        if not isinstance(reference, GraphModule):
-            return "something without a reference graph"
-        return ""
-
-    def _failed(
-        self, problem: str, partition: int | None = None, hint: str = ""
-    ) -> DelegationError:
-        return DelegationError(
-            f"the backend {self._name!r} {problem}",
-            backend=self._name,
-            partition=partition,
-            plugin=self._provider,
-            hint=hint,
+        return delegate(
+            program,
+            session,
+            _several(self.backend),
+            minimum=self.minimum,
+            whole=self.whole,
+            cache=self.cache,
+            workers=self.workers,
         )
 
 
-def _wrong_types(lowered: Lowered, inputs: Any, outputs: Any) -> str:
-    """Say in what way the reference graph is not the partition's, or return ""."""
-    graph_module = lowered.original_module
-    taken, returned = input_types(graph_module), output_types(graph_module)
-    if not all_accept(inputs, taken):
-        return f"a graph that takes {described(taken)} instead of {described(inputs)}"
-    if not all_accept(outputs, returned):
-        return f"a graph that returns {described(returned)} instead of {described(outputs)}"
-    return ""
+def delegate(
+    program: Program,
+    session: Session,
+    backends: Sequence[str] = ("reference",),
+    *,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    minimum: int = 1,
+    whole: bool = False,
+    cache: str | PathLike[str] | None = None,
+    workers: int = 1,
+    progress: Callable[[Progress], None] | None = None,
+) -> Program:
+    """Return a program in which what backends support is calls of lowered partitions.
+
+    The program keeps its calling convention. Parameters are operands of the partitions: nothing is
+    copied, and training the original module changes what the delegated program computes. The given
+    program is left as it is, whatever a backend does.
+
+    Args:
+        program: The program.
+        session: Where backends are looked up.
+        backends: Names of backends. Each gets what those before it left.
+        options: What partitions are lowered with, by the backend's name.
+        minimum: The number of operators from which a partition is worth lowering.
+        whole: Whether one backend must take all operators, as one partition.
+        cache: A folder where lowered partitions are kept, for any number of processes.
+        workers: How many partitions are lowered at once where their backends allow it.
+        progress: Called as each partition is lowered.
+
+    Raises:
+        UnknownNameError: There is no such backend.
+        DelegationError: A backend raised, or did something else than it promised; or with `whole`,
+            none takes all operators.
+        ValueError: `minimum` or `workers` is less than 1, or a backend is named twice or none is.
+    """
+    _check(backends, minimum, workers)
+    options = options or {}
+    guarded = [GuardedBackend.of(session, name, options.get(name, {})) for name in backends]
+    graph_module = with_state(program)
+    answers: dict[Node, dict[str, Support]] = {}
+    owners: list[tuple[Partition, GuardedBackend]] = []
+    for backend in guarded:
+        ask = _asking(backend, answers)
+        taken = [each for each, _ in owners]
+        if whole:
+            found = _whole(graph_module, ask)
+        else:
+            found = partition(graph_module, ask, minimum=minimum, taken=taken)
+        owners += [(each, backend) for each in found]
+        if whole and found:
+            break
+    if whole and not owners:
+        raise _nobody_takes_all(guarded, answers)
+
+    def lower(subgraphs: Sequence[Subgraph]) -> list[Call]:
+        jobs = [
+            Job(index, subgraph, backend)
+            for index, (subgraph, (_, backend)) in enumerate(zip(subgraphs, owners, strict=True))
+        ]
+        folder = None if cache is None else Cache(Path(cache))
+        modules = lower_all(jobs, cache=folder, workers=workers, progress=progress)
+        for module in modules:
+            without_state(module.original_module)
+        return [Call(call_delegate, module, "lowered_module") for module in modules]
+
+    delegated = outline_together(graph_module, [each for each, _ in owners], lower)
+    _note_reasons(delegated, answers, minimum)
+    return program.with_graph(without_state(delegated))
 
 
-def _described(index: int, partition: Partition) -> str:
-    first, last = partition.nodes[0], partition.nodes[-1]
-    return f"partition {index} ({partition.size} operators, {first.name} to {last.name})"
+def _several(backend: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (backend,) if isinstance(backend, str) else backend
+
+
+def _check(backends: Sequence[str], minimum: int, workers: int) -> None:
+    if minimum < 1:
+        raise ValueError(f"minimum must be at least 1, not {minimum}")
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}")
+    if not backends:
+        raise ValueError("at least one backend must be named")
+    if len(set(backends)) < len(backends):
+        raise ValueError(f"a backend is named twice in {', '.join(backends)}")
+
+
+def _asking(
+    backend: GuardedBackend, answers: dict[Node, dict[str, Support]]
+) -> Callable[[Node], bool]:
+    def ask(node: Node) -> bool:
+        support = backend.supports(node)
+        answers.setdefault(node, {})[backend.name] = support
+        return support.supported
+
+    return ask
+
+
+def _whole(graph_module: GraphModule, ask: Callable[[Node], bool]) -> tuple[Partition, ...]:
+    """Return all operators as one partition if they can be one."""
+    parts = partition(graph_module, ask)
+    calls = [node for node in graph_module.graph.nodes if node.op == "call_function"]
+    is_whole = len(parts) == 1 and len(parts[0].nodes) == len(calls)
+    return parts if is_whole else ()
+
+
+def _nobody_takes_all(
+    guarded: Sequence[GuardedBackend], answers: Mapping[Node, Mapping[str, Support]]
+) -> Exception:
+    last = guarded[-1]
+    for node, said in answers.items():
+        support = said.get(last.name)
+        if support is not None and not support.supported:
+            return last.failed(f"does not take the whole program: {node.name} {support.reason}")
+    return last.failed("does not take the whole program as one partition")
+
+
+def _note_reasons(
+    delegated: GraphModule, answers: Mapping[Node, Mapping[str, Support]], minimum: int
+) -> None:
+    names = {node.name: node for node in delegated.graph.nodes}
+    small = f"its partition has fewer than {minimum} operators"
+    for node, said in answers.items():
+        for backend, support in said.items():
+            if node.name in names:
+                note_reason(names[node.name], backend, support.reason or small)

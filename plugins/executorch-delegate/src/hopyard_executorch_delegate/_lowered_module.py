@@ -17,8 +17,10 @@ from hopyard.errors import ProgramError, UsageError
 from hopyard.hops import bind, is_eager
 from hopyard_hookspecs import BackendImplementation, Lowered
 
+from ._baked import Baked, digests_of
+from ._gradients import run_with_gradients
 from ._hop import CALL_DELEGATE
-from ._types import ValueType, all_accept, described, output_types
+from ._types import Signature, ValueType, all_accept, described
 
 _ATTRIBUTES = (
     "original_module",
@@ -42,14 +44,26 @@ class LoweredModule(Module):
 
     Args:
         lowered: What the backend made of the partition.
-        implementation: The backend that runs it.
+        implementation: The backend that runs it. One without `run` lets the reference graph run.
+        name: How errors call the partition.
+        baked: Digests of the operands that are part of the bytes, by position; found out from the
+            reference graph if they are not given.
     """
 
-    def __init__(self, lowered: Lowered, implementation: BackendImplementation) -> None:
+    def __init__(
+        self,
+        lowered: Lowered,
+        implementation: BackendImplementation,
+        *,
+        name: str = "a partition",
+        baked: Mapping[int, str] | None = None,
+    ) -> None:
         super().__init__()
         self.lowered = lowered
+        self.name = name
+        self.baked = Baked(digests_of(lowered) if baked is None else baked)
         self._implementation = implementation
-        self._output_types = output_types(lowered.original_module)
+        self._signature = Signature.of(lowered.original_module)
 
     @property
     def original_module(self) -> GraphModule:
@@ -89,30 +103,70 @@ class LoweredModule(Module):
         """Let the backend compute, without gradients, and check the types of what it returns.
 
         Raises:
-            ProgramError: The backend returned other types than the reference graph would.
+            ProgramError: The backend returned other types than the reference graph would, or an
+                operand is not what is part of the bytes.
         """
+        self.baked.check(operands, self._described())
+        run = getattr(self._implementation, "run", None)
         try:
-            outputs = self._implementation.run(self.lowered, *operands)
+            with torch.no_grad():
+                if run is None:
+                    outputs: Any = self.original_module(*operands)
+                else:
+                    outputs = run(self.lowered, *operands)
         except Exception as error:
-            error.add_note(f"while the backend {self.backend_id!r} ran {self.extra_repr()}")
+            error.add_note(f"while the backend {self.backend_id!r} ran {self._described()}")
             raise
-        self._check(outputs)
+        self._check(outputs, operands)
         return tuple(outputs)
+
+    @property
+    def has_backward(self) -> bool:
+        """Whether the backend computes gradients itself."""
+        return hasattr(self._implementation, "backward")
+
+    def backward(self, operands: Sequence[Any], gradients: Sequence[Any]) -> list[Any]:
+        """Let the backend compute the gradients of the operands, and check their types.
+
+        Raises:
+            ProgramError: It returned something else than a gradient or None for each operand.
+        """
+        implementation: Any = self._implementation
+        try:
+            found = implementation.backward(self.lowered, operands, gradients)
+        except Exception as error:
+            error.add_note(
+                f"while the backend {self.backend_id!r} ran the backward of {self._described()}"
+            )
+            raise
+        problem = _wrong_gradients(found, operands)
+        if problem:
+            raise ProgramError(
+                f"the backend {self.backend_id!r} returned {problem} "
+                f"from the backward of {self._described()}",
+                hint="return a gradient of each operand's type, or None, for each operand",
+                stage=CALL_DELEGATE.name,
+            )
+        return list(found)
 
     def extra_repr(self) -> str:
         """Return what a printed module says about it."""
         nodes, size = len(self.original_module.graph.nodes), len(self.processed_bytes)
         return f"backend={self.backend_id!r}, {nodes} nodes, {size} bytes"
 
-    def _check(self, outputs: Sequence[Any]) -> None:
+    def _described(self) -> str:
+        return f"{self.name} ({self.extra_repr()})"
+
+    def _check(self, outputs: Any, operands: Sequence[Any]) -> None:
+        expected = self._signature.outputs_for(operands)
         is_sequence = isinstance(outputs, (tuple, list))
         found = tuple(map(ValueType.of, outputs)) if is_sequence else ()
-        if is_sequence and all_accept(self._output_types, found):
+        if is_sequence and all_accept(expected, found):
             return
         returned = described(found) if is_sequence else f"a {type(outputs).__name__}"
         raise ProgramError(
-            f"the backend {self.backend_id!r} returned {returned}, but the partition computes "
-            f"{described(self._output_types)}",
+            f"the backend {self.backend_id!r} returned {returned} from {self.name}, "
+            f"but the partition computes {described(expected)}",
             hint="call the partition with operands of the types that it was lowered for",
             stage=CALL_DELEGATE.name,
         )
@@ -120,7 +174,9 @@ class LoweredModule(Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> LoweredModule:
         original = copy.deepcopy(self.original_module, memo)
         lowered = dataclasses.replace(self.lowered, original_module=original)
-        copied = LoweredModule(lowered, self._implementation)
+        copied = LoweredModule(
+            lowered, self._implementation, name=self.name, baked=self.baked.digests
+        )
         copied.train(self.training)
         memo[id(self)] = copied
         return copied
@@ -138,15 +194,19 @@ def call(*args: Any) -> Any:
 
     Its backend runs where nothing but the values is wanted. The reference graph runs where somebody
     looks inside: autograd, fake tensors, a functorch transform, an unknown mode or tensor subclass.
-    So gradients are those of the reference graph.
+    So gradients are those of the reference graph, unless the backend has a backward of its own.
 
     Raises:
         UsageError: The first argument is no lowered partition.
     """
     lowered_module, operands = _checked(args), _plain(args[1:])
     run = getattr(lowered_module, "run", None)
-    if run is not None and is_eager(operands) and not _wants_derivatives(operands):
+    if run is None or not is_eager(operands) or _has_tangents(operands):
+        return lowered_module.original_module(*operands)
+    if not _wants_gradients(operands):
         return run(*operands)
+    if getattr(lowered_module, "has_backward", False) and not _are_nested(operands):
+        return run_with_gradients(lowered_module, operands)
     return lowered_module.original_module(*operands)
 
 
@@ -179,11 +239,31 @@ def _thawed(value: Any) -> Any:
     return value
 
 
-def _wants_derivatives(operands: Sequence[Any]) -> bool:
-    tensors = [leaf for operand in operands for leaf in _leaves(operand)]
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return True
-    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
+def _wants_gradients(operands: Sequence[Any]) -> bool:
+    return torch.is_grad_enabled() and any(each.requires_grad for each in _leaves(operands))
+
+
+def _has_tangents(operands: Sequence[Any]) -> bool:
+    return any(forward_ad.unpack_dual(each).tangent is not None for each in _leaves(operands))
+
+
+def _are_nested(operands: Sequence[Any]) -> bool:
+    return any(isinstance(each, (list, tuple, dict)) for each in operands)
+
+
+def _wrong_gradients(found: Any, operands: Sequence[Any]) -> str:
+    """Say what is wrong with what a backward returned, or return ""."""
+    if not isinstance(found, (tuple, list)):
+        return f"a {type(found).__name__}"
+    if len(found) != len(operands):
+        return f"{len(found)} gradients for {len(operands)} operands"
+    for index, (gradient, operand) in enumerate(zip(found, operands, strict=True)):
+        if gradient is None:
+            continue
+        if ValueType.of(gradient) != ValueType.of(operand):
+            types = f"{ValueType.of(gradient)} for operand {index}"
+            return f"{types}, which is {ValueType.of(operand)},"
+    return ""
 
 
 def _leaves(value: Any) -> list[Tensor]:

@@ -72,9 +72,6 @@ def _objection(node: Node) -> str:
     outputs = value if isinstance(value, (list, tuple)) else [value]
     if "val" not in node.meta or not all(isinstance(each, Tensor | None) for each in outputs):
         return "returns something else than tensors"
-    sizes = [size for each in outputs if each is not None for size in each.shape]
-    if not all(isinstance(size, int) for size in sizes):
-        return "the shape of its result is not known"
     try:
         for argument in (*node.args, *node.kwargs.values()):
             written(argument)
