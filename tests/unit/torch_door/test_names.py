@@ -643,6 +643,17 @@ def _graph_modules() -> None:
         traced = chain()
 
 
+@check("graphs.NodeBase")
+def _node_base() -> None:
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    node = fx.Node.__new__(fx.Node)
+    graphs.NodeBase.__init__(node, graph, "y", "call_function", aten.sin.default, None)
+    node._update_args_kwargs((x,), {})
+    assert (node.name, node.args, node.kwargs, node.meta) == ("y", (x,), {}, {})
+    assert list(x.users) == [node]
+
+
 @check("graphs.PyTreeCodeGen", "graphs.PyTreeInfo")
 def _calling_convention() -> None:
     graph = fx.Graph()
