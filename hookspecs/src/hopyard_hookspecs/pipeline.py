@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ._markers import hookspec
 from .types import CaptureRequest, Provider
@@ -36,15 +36,18 @@ class PassStep:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Which pass made a node, and from which nodes; a node keeps it in `meta["hopyard_origin"]`.
+    """Which pass made a node, and from which nodes; a node keeps it in `meta[Origin.KEY]`.
 
     Attributes:
+        KEY: The key in a node's metadata.
         name: The pass.
         provider: Who registered it.
         nodes: Names of the nodes it was made from, in the graph that the pass was given; none if
             that cannot be told.
         earlier: The origins of those of them that passes made.
     """
+
+    KEY: ClassVar[str] = "hopyard_origin"
 
     name: str
     provider: Provider

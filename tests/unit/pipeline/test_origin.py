@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from torch.fx import GraphModule
 from hopyard.pipeline import derive_metadata, origin_of
 from hopyard.program import Program
 from hopyard.session import Session
+from hopyard.verify import walk_graphs
 from hopyard_hookspecs import PassResult, Provider
 
 if TYPE_CHECKING:
@@ -120,3 +122,38 @@ def test_the_same_pipeline_makes_the_same_graph(
     ] == [
         (node.name, node.target, str(node.args), str(origin_of(node))) for node in again.graph.nodes
     ]
+
+
+def in_regions(graph_module: GraphModule) -> PassResult:
+    for body in graph_module.modules():
+        if isinstance(body, GraphModule):
+            for node in body.graph.find_nodes(op="call_function", target=aten.sin.default):
+                node.target = aten.cos.default
+    return PassResult(graph_module, modified=True)
+
+
+def told(program: Program) -> dict[tuple[str, str], str]:
+    return {
+        (path, node.name): str(origin)
+        for path, body in walk_graphs(program.graph_module)
+        for node in body.graph.nodes
+        if (origin := origin_of(node))
+    }
+
+
+def test_origins_survive_in_files(make_session: MakeSession, tmp_path: Path) -> None:
+    def branching(x: Tensor) -> tuple[Tensor, ...]:
+        y = torch.cond(x.sum() > 0, lambda z: z.sin() * 2, lambda z: z.sin().relu(), (x,))
+        return (y * 2.0).relu().exp().chunk(2)
+
+    session = make_session(by_hand=by_hand, fused=fused, regions=in_regions)
+    with torch.no_grad():
+        program = session.capture(branching, (torch.randn(4),))
+    result = session.run("by-hand,fused,regions", program).program
+    result.save(tmp_path / "made.pt2")
+    again = session.load(tmp_path / "made.pt2")
+    assert again == result
+    assert len(told(result)) == 4
+    assert told(again) == told(result)
+    program.save(tmp_path / "captured.pt2")
+    assert not told(session.load(tmp_path / "captured.pt2"))

@@ -28,7 +28,7 @@ from hopyard_hookspecs import PassRecord
 
 from ._binding import BoundPass, Condition
 from ._changes import first_change
-from ._origin import label_nodes, mark_new_nodes
+from ._origin import label_nodes, mark_new_nodes, separate_metadata
 
 if TYPE_CHECKING:
     from hopyard.session import Session
@@ -139,6 +139,7 @@ class _Execution:
         self._check_result(result)
         self._returned = result.graph_module
         verify(self._returned)
+        separate_metadata(self._returned)
         before = dict(walk_graphs(self._before))[self._step.region]
         change = "" if result.modified else first_change(before, self._returned)
         if change:
@@ -163,6 +164,7 @@ class _Execution:
             raise self._failed(f"returned {_kind(result)} instead of a Program")
         self._returned = result.graph_module
         verify(self._returned)
+        separate_metadata(self._returned)
         modified = bool(first_change(self._before, self._returned))
         after = self._owned(self._returned, modified)
         verify(after, propagate=True, since=self._before)

@@ -79,7 +79,7 @@ def options_of(
     fields = dataclasses.fields(declared)
     options = tuple(_option(field, hints[field.name]) for field in fields if field.init)
     for option in options:
-        if not _is_supported(option.type):
+        if not is_option_type(option.type):
             raise PluginError(
                 f"option {option.name!r} of pass {name!r} is of type {option.type_name}, "
                 "which text cannot give",
@@ -222,10 +222,11 @@ def _option(field: dataclasses.Field[Any], wanted: Any) -> Option:
     return Option(field.name, wanted, required=True)
 
 
-def _is_supported(wanted: Any) -> bool:
+def is_option_type(wanted: Any) -> bool:
+    """Say whether text can give values of a type."""
     origin, args = get_origin(wanted), get_args(wanted)
     if origin in (Union, UnionType):
-        return all(map(_is_supported, args))
+        return all(map(is_option_type, args))
     if origin is Literal:
         return all(type(choice) in _SCALARS for choice in args)
     if origin is tuple:
@@ -237,7 +238,7 @@ def _is_scalar(wanted: Any) -> bool:
     """Say whether a type is supported and has no lists in it: text has no lists of lists."""
     if get_origin(wanted) in (Union, UnionType):
         return all(map(_is_scalar, get_args(wanted)))
-    return _is_supported(wanted) and get_origin(wanted) is not tuple
+    return is_option_type(wanted) and get_origin(wanted) is not tuple
 
 
 def _takes_text(wanted: Any) -> bool:
@@ -258,7 +259,7 @@ def _type_name(wanted: Any) -> str:
         return " or ".join(map(_type_name, args))
     if origin is Literal:
         return " or ".join(map(write_value, args))
-    if origin is tuple and _is_supported(wanted):
+    if origin is tuple and is_option_type(wanted):
         return f"a list of {_type_name(args[0])}"
     if wanted in _WORDED:
         return _WORDED[wanted]

@@ -11,9 +11,6 @@ from hopyard._torch.pytree import tree_leaves
 from hopyard.verify import walk_graphs
 from hopyard_hookspecs import Origin, PassStep
 
-ORIGIN = "hopyard_origin"
-"""The key of a node's metadata under which its :class:`Origin` is kept."""
-
 _FROM = "hopyard_from"
 """While a pass runs, the key under which nodes tell which nodes of the given graph they stand for.
 
@@ -23,7 +20,7 @@ A node that a pass makes with the metadata of another tells that other node.
 
 def origin_of(node: Node) -> Origin | None:
     """Return which pass made a node; None if it is there since the program was captured."""
-    found = node.meta.get(ORIGIN)
+    found = node.meta.get(Origin.KEY)
     return found if isinstance(found, Origin) else None
 
 
@@ -54,6 +51,16 @@ def label_nodes(graph_module: GraphModule) -> None:
             node.meta[_FROM] = (node.name,)
 
 
+def separate_metadata(graph_module: GraphModule) -> None:
+    """Give each node metadata of its own, where a pass let several nodes share a dictionary."""
+    seen: set[int] = set()
+    for _, body in walk_graphs(graph_module):
+        for node in body.graph.nodes:
+            if id(node.meta) in seen:
+                node.meta = dict(node.meta)
+            seen.add(id(node.meta))
+
+
 def mark_new_nodes(before: GraphModule, after: GraphModule, step: PassStep) -> None:
     """Note in the metadata of each node that was not there before what made it, and end labels.
 
@@ -80,7 +87,7 @@ def _mark(graph: Graph, known: dict[str, Node], step: PassStep) -> None:
         names = tuple(name for name in sources[node] if name in known)
         origins = [origin_of(known[name]) for name in names]
         earlier = dict.fromkeys(origin for origin in origins if origin is not None)
-        node.meta[ORIGIN] = Origin(step.name, step.provider, names, tuple(earlier))
+        node.meta[Origin.KEY] = Origin(step.name, step.provider, names, tuple(earlier))
 
 
 def _is_known(before: Node | None, node: Node) -> bool:
@@ -108,5 +115,5 @@ def _arguments(node: Node) -> list[Any]:
 
 
 def _provenance(meta: dict[str, Any]) -> dict[str, Any]:
-    keys = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", ORIGIN)
+    keys = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", Origin.KEY)
     return {key: meta[key] for key in keys if key in meta}

@@ -28,6 +28,7 @@ from ._archive import parsed_descriptions, read_archive, write_archive
 from ._calling_file import read_calling, write_calling
 from ._export import from_exported_program, to_exported_program
 from ._manifest import Manifest
+from ._origins_file import read_origins, write_origins
 from ._savable import refuse_unsavable
 from ._vetting import GRAPH, Untrusted, check_descriptions, container_types, read_members
 
@@ -40,8 +41,12 @@ MANIFEST = "hopyard.json"
 CALLING = "hopyard-calling.json"
 """Name of the member that holds what torch's archive has no place for."""
 
+ORIGINS = "hopyard-origins.json"
+"""Name of the member that tells which passes made which nodes; only there if passes made some."""
+
 _MANIFEST_MEMBER = f"extra/{MANIFEST}"
 _CALLING_MEMBER = f"extra/{CALLING}"
+_ORIGINS_MEMBER = f"extra/{ORIGINS}"
 
 
 def save_program(program: Program, path: str | PathLike[str]) -> None:
@@ -64,6 +69,8 @@ def save_program(program: Program, path: str | PathLike[str]) -> None:
     try:
         with _replacing(destination) as temporary:
             beside = {MANIFEST: manifest.to_json(), CALLING: calling}
+            if origins := write_origins(program.graph_module):
+                beside[ORIGINS] = origins
             write_archive(temporary, exported, beside)
     except HopyardError:
         raise
@@ -113,6 +120,8 @@ def load_program(
             exported = read_archive(descriptions, archive)
         program = from_exported_program(exported, manifest, copy=False)
         _drop_unused_items(program.graph_module)
+        if _ORIGINS_MEMBER in members:
+            read_origins(program.graph_module, members[_ORIGINS_MEMBER].decode())
         return read_calling(program, members[_CALLING_MEMBER].decode())
     except Untrusted as error:
         raise ArtifactError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -16,7 +16,9 @@ from .._torch.objects import call_method
 from ..errors import UnsupportedError
 from ..tracing import Placeholder, Tracer, TracingOptions, node_location
 from ._hidden_writes import declare_writes
-from ._plain_writes import is_write, remove_plain_writes
+from ._plain_writes import remove_plain_writes
+from ._pure_forms import is_write
+from ._writes_above_autograd import remove_writes_above_autograd
 
 aten = torch.ops.aten
 
@@ -31,12 +33,24 @@ def written_nodes(graph_module: GraphModule) -> Iterator[tuple[str, Node]]:
                 yield name, node
 
 
-def functionalize(graph_module: GraphModule, options: TracingOptions) -> GraphModule:
+def functionalize(
+    graph_module: GraphModule,
+    options: TracingOptions,
+    without_gradients: Collection[str] = (),
+) -> GraphModule:
     """Return an equivalent graph in which only inputs are written, at the end and by `copy_`.
 
     Most graphs have no in-place operations, or only such that can be taken out of the graph as it
     is. What is left is replayed, with gradients off, since it is below autograd already: user code
     is not run again.
+
+    Args:
+        graph_module: The graph, which may be changed.
+        options: How it was traced.
+        without_gradients: The placeholders that no gradient ever flows from.
+
+    Raises:
+        UnsupportedError: A graph above autograd writes in a way that no pure one can express.
     """
     declare_writes(graph_module)
     _leave_constants_attached(graph_module)
@@ -46,12 +60,17 @@ def functionalize(graph_module: GraphModule, options: TracingOptions) -> GraphMo
     # Autograd detaches what it would save: views that nobody looks at.
     graph_module.graph.eliminate_dead_code()
     assert options.fake_mode is not None
+    if options.pre_dispatch:
+        if regions != {""}:
+            _refuse_in_regions(graph_module)
+        remove_writes_above_autograd(
+            graph_module, options.fake_mode, options.decompositions, without_gradients
+        )
+        return graph_module
     if regions == {""} and remove_plain_writes(
         graph_module, options.fake_mode, options.decompositions
     ):
         return graph_module
-    if options.pre_dispatch:
-        _refuse_above_autograd(graph_module)
     nodes = graph_module.graph.find_nodes(op="placeholder")
     placeholders = [Placeholder(str(node.target), node.args) for node in nodes]
     # Nodes take over where they come from; the modules of the program are not called again.
@@ -82,11 +101,11 @@ def _leave_constants_attached(graph_module: GraphModule) -> None:
             graph_module.graph.erase_node(node)
 
 
-def _refuse_above_autograd(graph_module: GraphModule) -> None:
-    _, node = next(written_nodes(graph_module))
+def _refuse_in_regions(graph_module: GraphModule) -> None:
+    region, node = next((region, node) for region, node in written_nodes(graph_module) if region)
     raise UnsupportedError(
-        f"the program changes tensors that have views in place, {node.target} among other ways, "
-        "which a pure graph above autograd cannot express",
+        f"region {region} changes {node.args[0]} in place with {node.target}, which a pure graph "
+        "above autograd cannot express",
         hint="return new values instead of writing them, or capture without pre_dispatch",
         stage="capture",
         location=node_location(node),

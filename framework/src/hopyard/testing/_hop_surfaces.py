@@ -95,11 +95,13 @@ class Surface:
         check: Raises AssertionError, or whatever the surface raises, unless the call does there
             what it means.
         rule: What an author can write if it does not.
+        slow: Whether the check takes seconds.
     """
 
     name: str
     check: Callable[[Operator, HopSample], None]
     rule: str
+    slow: bool = False
 
 
 def _is_tensor(value: Any) -> bool:

@@ -112,11 +112,14 @@ class FakeFactory:
         if unused:
             raise UnforeseenProductError
         if source is not None:
-            shape_env = self.fake_mode.shape_env
-            assert shape_env is not None
-            # That an offset is none below zero is no assumption of the program's.
-            with shape_env.suppress_guards():
+            if type(numbers[-2]) is int:
                 share_storage(element, source)
+            else:
+                shape_env = self.fake_mode.shape_env
+                assert shape_env is not None
+                # That an offset is none below zero is no assumption of the program's.
+                with shape_env.suppress_guards():
+                    share_storage(element, source)
         return self._wrap(element, device)
 
     def leaf(self, tensor: Tensor) -> Tensor | None:
