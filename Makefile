@@ -24,7 +24,7 @@ MODELS      := transformers
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint lint-format lint-style lint-types lint-layers format docs sweep bench clean $(BENCHES)
+.PHONY: help demo test lint lint-format lint-style lint-types lint-layers format docs sweep sweep-hops bench clean $(BENCHES)
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -62,8 +62,13 @@ sweep: $(VENV)/.base ## Compare captures with torch's: operators, models, faults
 	$(BIN)/python tests/sweep/sweep_models.py $(SWEEP)
 	$(BIN)/python tests/sweep/sweep_programs.py --page docs/reference/captures.md
 	$(BIN)/python tests/sweep/sweep_robustness.py $(SWEEP)
+	$(MAKE) sweep-hops
 	$(BIN)/python tests/property/run_programs.py --count $(PROGRAMS) $(SWEEP)
 	$(BIN)/python tests/property/run_programs.py --count $(PROGRAMS) --sizes
+
+sweep-hops: $(VENV)/.base ## Run random programs with higher-order operators, and torch's own ones, on every surface.
+	$(BIN)/python tests/sweep/sweep_hops.py --count $(PROGRAMS) --smallest
+	$(BIN)/python tests/sweep/sweep_hop_db.py
 
 bench: $(BENCHES) ## Run the benchmarks; results are kept as JSON in tests/bench/results.
 
