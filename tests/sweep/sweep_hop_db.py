@@ -63,7 +63,7 @@ EXCEPTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "grad",
             "jvp",
             "jacrev",
-            "deepcopy",
+            
         ),
     },
     "flex_attention.simple": {
