@@ -10,6 +10,7 @@ import sympy  # type: ignore[import-untyped]
 from torch import SymInt
 
 from ..errors import InputError
+from ._evaluation import evaluated
 
 Size: TypeAlias = Any
 """An integer, or a sympy expression of the symbols of a program."""
@@ -27,7 +28,7 @@ def size_of(number: int | SymInt) -> Size:
 def known(sizes: Iterable[Size], bindings: Bindings) -> tuple[int, ...]:
     """Return sizes as integers, given those that symbols stand for."""
     return tuple(
-        int(each.xreplace(bindings)) if isinstance(each, sympy.Basic) else each for each in sizes
+        int(evaluated(each, bindings)) if isinstance(each, sympy.Basic) else each for each in sizes
     )
 
 
@@ -104,7 +105,7 @@ class Symbols:
 
 def _holds(condition: sympy.Basic, bindings: Bindings) -> bool:
     try:
-        return bool(condition.xreplace(dict(bindings)) != sympy.false)
+        return bool(evaluated(condition, bindings) not in (False, sympy.false))
     except (ArithmeticError, AssertionError):
         return False  # such as the remainder of a division by zero
 
@@ -129,6 +130,9 @@ def bind(
     names: dict[sympy.Symbol, str] = {}
     # A symbol of its own first: what is derived from it then follows.
     for name, expected, size in sorted(found, key=lambda each: not each[1].is_Symbol):
+        if expected.is_Symbol and expected not in bindings:
+            bindings[expected], names[expected] = size, name
+            continue
         unknown = [symbol for symbol in expected.free_symbols if symbol not in bindings]
         if len(unknown) == 1:
             solution = _solved(expected.xreplace(bindings), unknown[0], size)
@@ -136,7 +140,7 @@ def bind(
                 bindings[unknown[0]] = solution
                 names[unknown[0]] = name
                 continue
-        wanted = expected.xreplace(bindings)
+        wanted = evaluated(expected, bindings)
         if wanted != size:
             known = ", ".join(
                 f"{names[symbol]} is {bindings[symbol]}"
@@ -163,8 +167,6 @@ def _dimensions(
 
 def _solved(expression: sympy.Basic, symbol: sympy.Symbol, size: int) -> int | None:
     """Return the integer for which a linear expression of one symbol has a value."""
-    if expression == symbol:
-        return size
     start = expression.xreplace({symbol: sympy.Integer(0)})
     step = expression.xreplace({symbol: sympy.Integer(1)}) - start
     if step == 0 or (size - start) % step != 0:
