@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import sympy  # type: ignore[import-untyped]
 from torch import SymInt
@@ -71,12 +71,12 @@ class Symbols:
     ranges: tuple[Range, ...] = ()
     conditions: tuple[sympy.Basic, ...] = ()
 
-    def check(self, bindings: Bindings, names: Mapping[sympy.Symbol, str]) -> None:
+    def check(self, bindings: Bindings, names: Mapping[sympy.Symbol, Dimension]) -> None:
         """Refuse sizes that the graph is not right for.
 
         Args:
             bindings: The sizes.
-            names: How to call the dimension that each symbol was read from.
+            names: The dimension that each symbol was read from.
 
         Raises:
             InputError: A size is out of range, or a condition does not hold.
@@ -114,9 +114,19 @@ NO_SYMBOLS = Symbols()
 """What holds of programs whose sizes are fixed."""
 
 
+class Dimension(NamedTuple):
+    """Where a size was read."""
+
+    axis: int
+    path: str
+
+    def __str__(self) -> str:
+        return f"dimension {self.axis} of {self.path}"
+
+
 def bind(
     shapes: Iterable[tuple[str, Sequence[Size], Sequence[int]]],
-) -> tuple[dict[sympy.Symbol, int], dict[sympy.Symbol, str]]:
+) -> tuple[dict[sympy.Symbol, int], dict[sympy.Symbol, Dimension]]:
     """Return the sizes of symbols, and the dimension that each was read from.
 
     Args:
@@ -125,14 +135,16 @@ def bind(
     Raises:
         InputError: A size contradicts the others.
     """
-    found = list(_dimensions(shapes))
     bindings: dict[sympy.Symbol, int] = {}
-    names: dict[sympy.Symbol, str] = {}
+    names: dict[sympy.Symbol, Dimension] = {}
+    derived: list[tuple[Dimension, sympy.Basic, int]] = []
     # A symbol of its own first: what is derived from it then follows.
-    for name, expected, size in sorted(found, key=lambda each: not each[1].is_Symbol):
-        if expected.is_Symbol and expected not in bindings:
+    for name, expected, size in _dimensions(shapes):
+        if not expected.is_Symbol or bindings.get(expected, size) != size:
+            derived.append((name, expected, size))
+        elif expected not in bindings:
             bindings[expected], names[expected] = size, name
-            continue
+    for name, expected, size in derived:
         unknown = [symbol for symbol in expected.free_symbols if symbol not in bindings]
         if len(unknown) == 1:
             solution = _solved(expected.xreplace(bindings), unknown[0], size)
@@ -158,11 +170,11 @@ def bind(
 
 def _dimensions(
     shapes: Iterable[tuple[str, Sequence[Size], Sequence[int]]],
-) -> Iterator[tuple[str, sympy.Basic, int]]:
+) -> Iterator[tuple[Dimension, sympy.Basic, int]]:
     for path, expected, shape in shapes:
         for index, (size, given) in enumerate(zip(expected, shape, strict=True)):
             if isinstance(size, sympy.Basic):
-                yield f"dimension {index} of {path}", size, given
+                yield Dimension(index, path), size, given
 
 
 def _solved(expression: sympy.Basic, symbol: sympy.Symbol, size: int) -> int | None:
