@@ -5,17 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_arg
 from torch.nn import Module
 
+from ._graph_writer import GraphWriter
+from ._stamps import carry_stamp
 from ._torch.graphs import LazyGraphModule
 
 
 def copy_graph_module(graph_module: GraphModule) -> GraphModule:
     """Return a copy whose graph, and the graphs of the regions in it, can be edited freely.
 
-    Node names and metadata are kept; metadata dictionaries are copied one level deep. A region that
-    stands under several names is one region in the copy as well. Tensors and modules that are no
-    graphs are shared, never copied.
+    Node names, metadata and stamps are kept; metadata dictionaries are copied one level deep. A
+    region that stands under several names is one region in the copy as well. Tensors and modules
+    that are no graphs are shared, never copied.
     """
     return _copy(graph_module, {})
 
@@ -31,19 +34,16 @@ def _copy(graph_module: GraphModule, copied: dict[int, GraphModule]) -> GraphMod
 
 
 def _copy_graph(source: Graph) -> Graph:
-    graph = Graph()
+    writer = GraphWriter(source)
     copies: dict[Node, Node] = {}
-    output = graph.graph_copy(source, copies)
-    copies[source.output_node()] = graph.output(output, type_expr=source.output_node().type)
-    for original, copy in copies.items():
-        # graph_copy gives nodes fresh names where the namespace has seen a base name before.
-        copy.name = original.name
-        graph._graph_namespace._rename_object(copy, original.name)
-        copy.meta = dict(original.meta)
-        if original.op == "placeholder":
-            copy.target = original.target
-    graph.set_codegen(source._codegen)
-    return graph
+    find = copies.__getitem__
+    for node in source.nodes:
+        args, kwargs = map_arg(node._args, find), map_arg(node._kwargs, find)
+        copy = writer.append(node.name, node.op, node.target, args, kwargs, node.type)
+        copy.meta.update(node.meta)
+        carry_stamp(node, copy)
+        copies[node] = copy
+    return writer.graph
 
 
 def _shallow_root(graph_module: GraphModule, copied: dict[int, GraphModule]) -> Module:

@@ -578,13 +578,14 @@ class TestErrors:
             Identity()(graph_module)
         assert caught.value.node == "x"
 
-    def test_two_fake_modes(self, capture: Capture) -> None:
-        graph_module = Identity()(capture(torch.sin, torch.ones(2)).graph_module).graph_module
+    def test_inputs_of_two_fake_modes(self, capture: Capture) -> None:
+        program = capture(lambda x, y: torch.sin(x) + y, torch.ones(2), torch.ones(2))
+        graph_module = Identity()(program.graph_module).graph_module
         other = capture(torch.sin, torch.ones(2)).graph.find_nodes(op="placeholder")[0]
-        next(n for n in graph_module.graph.nodes if n.name == "sin").meta["val"] = other.meta["val"]
+        graph_module.graph.find_nodes(op="placeholder")[1].meta["val"] = other.meta["val"]
         with pytest.raises(ReplayError) as caught:
             Identity()(graph_module)
-        assert caught.value.node == "sin"
+        assert caught.value.node == "y"
 
     def test_protected_metadata_cannot_be_set(self) -> None:
         meta = NodeMetadata({"val": 1})

@@ -9,10 +9,11 @@ import importlib
 import io
 import json
 import pkgutil
+import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
 from unittest import mock
@@ -30,6 +31,7 @@ from hopyard._torch import (
     backends,
     compiler,
     dispatch,
+    dynamo,
     exporting,
     fake,
     flops,
@@ -641,6 +643,17 @@ def _graph_modules() -> None:
         traced = chain()
 
 
+@check("graphs.NodeBase")
+def _node_base() -> None:
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    node = fx.Node.__new__(fx.Node)
+    graphs.NodeBase.__init__(node, graph, "y", "call_function", aten.sin.default, None)
+    node._update_args_kwargs((x,), {})
+    assert (node.name, node.args, node.kwargs, node.meta) == ("y", (x,), {}, {})
+    assert list(x.users) == [node]
+
+
 @check("graphs.PyTreeCodeGen", "graphs.PyTreeInfo")
 def _calling_convention() -> None:
     graph = fx.Graph()
@@ -939,6 +952,64 @@ def _reports() -> None:
     torch.compiler.reset()
 
 
+@check("provenance.function_modes_off")
+def _modes_off() -> None:
+    with torch.device("meta"), torch.device("cpu"):
+        before = dispatch.function_mode_stack()
+        with suppress(KeyError), provenance.function_modes_off():
+            assert provenance.function_mode_count() == 0
+            raise KeyError
+        assert dispatch.function_mode_stack() == before
+        assert len(before) == 2
+
+
+@check("compiler.compiled_whole")
+def _compiled_whole() -> None:
+    def whole(x: Tensor) -> Tensor:
+        return x.sin()
+
+    def parts(x: Tensor) -> Tensor:
+        print(x)
+        return x
+
+    seen = []
+
+    def backend(graph_module: fx.GraphModule, inputs: Any) -> Any:
+        seen.append(graph_module)
+        return graph_module
+
+    # Where torch.compile does nothing.
+    with (
+        mock.patch("torch.compiler.is_exporting", return_value=True),
+        compiler.settings.patch(force_compile_during_fx_trace=True),
+    ):
+        assert compiler.compiled_whole(whole, backend)(torch.zeros(1)).item() == 0
+        with pytest.raises(compiler.GraphBreak):
+            compiler.compiled_whole(parts, backend)(torch.zeros(1))
+    torch.compiler.reset()
+    assert len(seen) == 1
+
+
+@check("compiler.settings")
+def _settings() -> None:
+    def function(x: Tensor) -> Tensor:
+        return x * x.sum().item()
+
+    seen = []
+    wanted = {"recompile_limit": 3, "accumulated_recompile_limit": 4, "allow_empty_graphs": True}
+    with compiler.settings.patch(capture_scalar_outputs=True, **wanted):
+        for name, value in wanted.items():
+            assert getattr(compiler.settings, name) == value
+        thread = threading.Thread(target=lambda: seen.append(compiler.settings.recompile_limit))
+        thread.start()
+        thread.join()
+        compiled = torch.compile(function, backend="eager", fullgraph=True)
+        assert compiled(torch.ones(2)).tolist() == [2.0, 2.0]
+    torch.compiler.reset()
+    # They are a thread's own.
+    assert seen == [compiler.settings.recompile_limit] != [3]
+
+
 @check("compiler.GraphBreak")
 def _graph_break() -> None:
     def function(x: Tensor) -> Tensor:
@@ -947,6 +1018,173 @@ def _graph_break() -> None:
 
     with pytest.raises(compiler.GraphBreak) as raised:
         torch.compile(function, backend="eager", fullgraph=True)(torch.ones(1))
+    assert raised.value.real_stack[-1].filename == __file__
+
+
+class Doubling(dispatch.HigherOrderOperator):
+    """Runs a body on operands and doubles what it returns; a factor of two is all it takes."""
+
+    def __call__(self, body: Any, *operands: Any, factor: int) -> Any:
+        return [factor * body(*operands)]
+
+
+class SecondOf(dynamo.Variable):
+    """A body that returns the second of two results."""
+
+    def __init__(self, body: Any) -> None:
+        super().__init__()
+        self._body = body
+
+    def call_function(self, tx: Any, args: Any, kwargs: Any) -> Any:
+        result = dynamo.realized(self._body.call_function(tx, args, kwargs))
+        assert result.items[0].is_python_constant()
+        assert result.items[1].maybe_fx_node() is not None
+        return result.items[1]
+
+
+class DoublingVariable(dynamo.OperatorVariable):
+    _HOP_NAME = "door_tests__doubling"
+
+    def __init__(self, value: Any, source: Any = None, **options: Any) -> None:
+        super().__init__(value, source, **options)
+        dynamo.install_guard(source.make_guard(dynamo.GuardBuilder.ID_MATCH))
+
+    def _call_function(self, tx: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        args, kwargs = dynamo.realized((args, kwargs))
+        body, operands = args
+        assert isinstance(operands, dynamo.CONTAINER_VARIABLES)
+        (operand,) = operands.items
+        factor = kwargs["factor"]
+        symbolic = isinstance(factor, dynamo.NumberVariable)
+        factor = factor.evaluate_expr() if symbolic else factor.as_python_constant()
+        (_, _), graph, captured = dynamo.trace_body(
+            tx,
+            SecondOf(body),
+            [operand],
+            {},
+            "doubling",
+            source_target=self.value,
+            set_subgraph_inputs="flatten_manual",
+        )
+        assert graph._dynamo_mutated_input_indices == ()
+        name = tx.output.install_subgraph("body", fx.GraphModule({}, graph))
+        proxy = tx.output.create_proxy(
+            "call_function",
+            self.value,
+            (dynamo.read_attribute(tx, name), operand.as_proxy(), *captured),
+            {"factor": factor},
+        )
+        result = dynamo.fake_result(proxy.node, tx)
+        dynamo.set_example(proxy.node, result)
+        item = dynamo.graph_variable(tx, proxy[0], example_value=result[0])
+        return dynamo.container_variable(tx, [item, dynamo.ConstantVariable.create(factor)])
+
+
+@check(
+    "dynamo.CONTAINER_VARIABLES",
+    "dynamo.ConstantVariable",
+    "dynamo.NumberVariable",
+    "dynamo.OperatorVariable",
+    "dynamo.Variable",
+    "dynamo.container_variable",
+    "dynamo.fake_result",
+    "dynamo.graph_variable",
+    "dynamo.install_guard",
+    "dynamo.operator_variables",
+    "dynamo.read_attribute",
+    "dynamo.realized",
+    "dynamo.set_example",
+    "dynamo.trace_body",
+    "dynamo.GuardBuilder",
+)
+def _a_variable_of_ones_own() -> None:
+    operator, other = Doubling("door_tests__doubling"), Doubling("door_tests__other")
+    graphs = []
+
+    def backend(graph_module: fx.GraphModule, inputs: Any) -> Any:
+        graphs.append(graph_module)
+        return graph_module
+
+    def program(called: Any, x: Tensor, captured: Tensor, factor: int) -> Any:
+        return called(lambda y: ("text", y * captured), [x], factor=factor)
+
+    names = [operator.name(), other.name()]
+    dynamo.operator_variables.update(dict.fromkeys(names, DoublingVariable))
+    compiled = torch.compile(program, backend=backend, fullgraph=True)
+    x, captured = torch.ones(2), torch.full((2,), 3.0)
+    try:
+        for factor in (2, 3, 4):
+            result, told = compiled(operator, x, captured, factor)
+            assert (result.tolist(), told) == ([3.0 * factor] * 2, factor)
+        compiled(other, x, captured, 4)
+    finally:
+        for name in names:
+            del dynamo.operator_variables[name]
+        torch.compiler.reset()
+    targets = [
+        next(node.target for node in graph.graph.nodes if node.op == "call_function")
+        for graph in graphs
+    ]
+    # The type of the operator alone would not tell one from another.
+    assert targets == [operator, operator, operator, other]
+
+
+@check("dynamo.OverridingVariable")
+def _overriding_variables() -> None:
+    class Overriding(Tensor):
+        pass
+
+    seen = []
+
+    class Variable(DoublingVariable):
+        _HOP_NAME = "door_tests__seen"
+
+        def call_function(self, tx: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+            seen.extend(isinstance(each, dynamo.OverridingVariable) for each in args)
+            return args[0]
+
+    operator = Doubling("door_tests__seen")
+    dynamo.operator_variables[operator.name()] = Variable
+    try:
+        compiled = torch.compile(lambda x, y: operator(x, y), backend="eager", fullgraph=True)
+        compiled(torch.ones(1).as_subclass(Overriding), torch.ones(1))
+    finally:
+        del dynamo.operator_variables[operator.name()]
+        torch.compiler.reset()
+    assert seen == [True, False]
+
+
+@check("compiler.UserError")
+def _user_error() -> None:
+    def function(x: Tensor) -> Tensor:
+        return x + 1 if x.sum().item() > 0 else x
+
+    with (
+        compiler.settings.patch(capture_scalar_outputs=True),
+        pytest.raises(compiler.UserError) as raised,
+    ):
+        torch.compile(function, backend="eager", fullgraph=True)(torch.ones(1))
+    torch.compiler.reset()
+    assert raised.value.real_stack[-1].filename == __file__
+
+
+@check("compiler.UncapturedCall")
+def _uncaptured() -> None:
+    class Variable(DoublingVariable):
+        _HOP_NAME = "door_tests__refused"
+
+        def call_function(self, tx: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+            raise compiler.UncapturedCall("as it must be")
+
+    operator = Doubling("door_tests__refused")
+    dynamo.operator_variables[operator.name()] = Variable
+    try:
+        # Unlike a graph break it is an error whether or not the whole must be one graph.
+        with pytest.raises(compiler.UncapturedCall) as raised:
+            torch.compile(lambda x: operator(x), backend="eager")(torch.ones(1))
+    finally:
+        del dynamo.operator_variables[operator.name()]
+        torch.compiler.reset()
     assert raised.value.real_stack[-1].filename == __file__
 
 
@@ -1303,6 +1541,107 @@ def _casts() -> None:
     for setting in (True, False):
         with config.patch(emulate_precision_casts=setting):
             assert inductor.emulates_precision_casts() is setting
+
+
+@check("compiler.lowered_backend", "compiler.boxed")
+def _lowered() -> None:
+    graphs = []
+
+    def keep(graph_module: fx.GraphModule, inputs: Any) -> Any:
+        graphs.append(graph_module)
+        return compiler.boxed(graph_module)
+
+    backend = compiler.lowered_backend(fw_compiler=keep, bw_compiler=keep)
+    x = torch.ones(2, requires_grad=True)
+    torch.compile(lambda x: x.sin(), backend=backend)(x).sum().backward()
+    torch.compiler.reset()
+    assert x.grad.equal(torch.ones(2).cos())
+    names = [[node.target for node in graph.graph.nodes] for graph in graphs]
+    assert aten.sin.default in names[0]
+    assert aten.cos.default in names[1]
+
+
+@check("inductor.compile_and_package", "inductor.load_package")
+def _packages() -> None:
+    # What they do is tried with tests/sweep/sweep_compiled.py; it takes a C++ compiler.
+    import inspect
+
+    import torch._inductor
+
+    for name in ("compile_and_package", "load_package"):
+        function = getattr(torch._inductor, f"aoti_{name}")
+        assert "package_path" in str(inspect.signature(function)) or name == "load_package"
+
+
+@check("inductor.is_inductor_compiling", "inductor.is_inductor_loaded")
+def _inductor_at_work() -> None:
+    import torch._inductor.lowering
+    from torch._inductor.virtualized import V
+
+    assert inductor.is_inductor_loaded()
+    assert not inductor.is_inductor_compiling()
+    with V.set_fake_mode(fake.FakeTensorMode()):
+        assert inductor.is_inductor_compiling()
+    seen = []
+
+    def backend(graph_module: fx.GraphModule, inputs: Any) -> Any:
+        from torch._inductor.compile_fx import compile_fx
+
+        def inner(compiled: fx.GraphModule, *args: Any, **kwargs: Any) -> Any:
+            seen.append(inductor.is_inductor_compiling())
+            return compiled
+
+        return compile_fx(graph_module, inputs, inner_compile=inner)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.compile(lambda x: x + 1, backend=backend)(torch.ones(2))
+    torch.compiler.reset()
+    assert seen == [True]
+    assert not inductor.is_inductor_compiling()
+
+
+@check(
+    "inductor.register_lowering",
+    "inductor.graph_of",
+    "inductor.call_being_lowered",
+    "inductor.lower_graph",
+)
+def _lowerings() -> None:
+    from torch._inductor.graph import GraphLowering
+    from torch._inductor.lowering import lowerings
+    from torch._inductor.virtualized import V
+
+    class Probe(dispatch.HigherOrderOperator):
+        def __call__(self, body: Any, *operands: Any) -> Any:
+            return super().__call__(body, *operands)
+
+    operator = Probe("door_tests__lowered")
+    captured = torch.rand(99)
+    body = torch_make_fx(lambda x: x.sin() + captured)(torch.ones(99))
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    with fake.FakeTensorMode() as mode:
+        x.meta["val"] = torch.ones(99)
+    call = graph.call_function(operator, (graph.get_attr("body"), x))
+    call.meta["val"] = x.meta["val"]
+    graph.output((call,))
+    calls = []
+
+    def lowering(value: Any, operand: Any) -> Any:
+        calls.append(inductor.call_being_lowered())
+        return inductor.lower_graph(inductor.graph_of(value), [operand])
+
+    inductor.register_lowering(operator, lowering)
+    try:
+        lowered = GraphLowering(fx.GraphModule({"body": body}, graph))
+        with V.set_graph_handler(lowered), V.set_fake_mode(mode):
+            lowered.run(x.meta["val"])
+    finally:
+        del lowerings[operator]
+    assert [each.target for each in calls] == [operator]
+    assert [tuple(each.get_size()) for each in lowered.graph_outputs] == [(99,)]
+    assert len(lowered.constants) == 1
 
 
 class Reference(OpaqueBase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torch._C import _NodeBase as NodeBase
 from torch.fx._lazy_graph_module import _LazyGraphModule as LazyGraphModule
 from torch.fx._lazy_graph_module import _make_graph_module as make_graph_module
 from torch.fx.graph import _PyTreeCodeGen as PyTreeCodeGen
@@ -11,6 +12,7 @@ from torch.fx.passes.shape_prop import _extract_tensor_metadata as extract_tenso
 
 __all__ = [
     "LazyGraphModule",
+    "NodeBase",
     "PyTreeCodeGen",
     "PyTreeInfo",
     "TensorMetadata",

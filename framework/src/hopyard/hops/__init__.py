@@ -24,7 +24,10 @@ Each surface has a default rule, which a definition replaces in `Hop.rules`. :da
 the surfaces and how a rule of each is called: with the call's operands and configuration, after
 what the surface adds, such as the operator or the tracer. A rule may call the operator again, for
 the surface below, or `operator.see_through(*args, **config)`, which runs the eager definition.
-:data:`RESERVED` lists the surfaces of compilers, which have no rules yet.
+
+`torch.compile` and strict `torch.export` keep a region; :func:`compiler_support` tells whether this
+version of torch lets them. Inductor sees the operators of the eager definition, unless a rule for
+"inductor" lowers the call.
 """
 
 from __future__ import annotations
@@ -33,8 +36,9 @@ from ._effects import Effects as Effects
 from ._effects import effects_of_call as effects_of_call
 from ._operator import Operator as Operator
 from ._operator import is_eager as is_eager
+from ._operator import is_traced as is_traced
 from ._provider import provider_of as provider_of
 from ._registry import bind as bind
 from ._registry import bound as bound
-from ._rules import RESERVED as RESERVED
 from ._rules import SURFACES as SURFACES
+from .compiled import compiler_support as compiler_support

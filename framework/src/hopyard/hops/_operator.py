@@ -34,6 +34,7 @@ from ._captures import name_of
 from ._provider import provider_of
 from ._returns import KEYWORD, call_as_recorded
 from ._schema import schema_of
+from .compiled._inductor import is_inlined
 
 _PLAIN_TENSORS = (Tensor, Parameter)
 
@@ -55,7 +56,9 @@ class Operator(HigherOrderOperator):
     """
 
     def __init__(self, definition: Hop) -> None:
-        super().__init__(definition.name)
+        # A cache of compiled code knows a call by its operands, bodies as text among them.
+        means_its_body = definition.eager is call_body and not definition.rules
+        super().__init__(definition.name, cacheable=means_its_body)
         self.definition = definition
         replaced = definition.rules.keys() & {"fake", "functionalize"}
         self.runs_its_body = definition.eager is call_body and not replaced
@@ -111,6 +114,8 @@ class Operator(HigherOrderOperator):
 
         A rule of the author's for fake or functional tensors has to be asked all the same.
         """
+        if is_inlined(self):
+            return False
         definition = self.definition
         if definition.kind != "region" or definition.rules.keys() & {"fake", "functionalize"}:
             return not self._is_for_strangers(args, kwargs)
@@ -167,6 +172,11 @@ def _by_name(name: str) -> Operator:
 def _takes_any(eager: Callable[..., Any]) -> bool:
     parameters = inspect.signature(eager).parameters.values()
     return any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
+
+
+def is_traced() -> bool:
+    """Say whether a tracer, Hopyard's or torch's, records what is called on this thread."""
+    return current_proxy_mode() is not None
 
 
 def is_eager(args: Sequence[Any]) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from .._torch.dispatch import DispatchKey, TransformType
 from .._torch.proxies import ProxyTorchDispatchMode, register_fake_rule
 from ..errors import OptionError, closest_match
+from . import compiled
 from ._autograd import record_gradient
 from ._functionalize import functionalize_operator, functionalize_region
 from ._operator import Operator
@@ -30,14 +31,10 @@ SURFACES: Mapping[str, str] = {
     "trace": "(tracer, operator, args, kwargs): records the call in Hopyard's tracer",
     "torch-trace": "(mode, operator, *args, **kwargs): records the call in torch's tracer",
     "transform": "(interpreter, *args, **kwargs): called under vmap, grad, jvp and jacrev",
+    "dynamo": "(call, translator, args, kwargs): reads a call in torch.compile and strict export",
+    "inductor": "(*args, **kwargs): lowers the call, with values of Inductor's",
 }
 """The surfaces a definition may have rules for, and how a rule is called."""
-
-RESERVED: Mapping[str, str] = {
-    "dynamo": "how `torch.compile` and strict `torch.export` read a call",
-    "inductor": "how Inductor and AOTInductor lower a call",
-}
-"""Surfaces whose rules are still to come; a definition that has one now is refused."""
 
 _DEFAULTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "region": {
@@ -61,12 +58,6 @@ def install(operator: Operator) -> None:
     """
     definition = operator.definition
     for surface in definition.rules:
-        if surface in RESERVED:
-            raise OptionError(
-                f"{definition.name} has a rule for {surface!r}, which is not asked for yet",
-                hint="leave the rule out: nobody would call it",
-                stage=definition.name,
-            )
         if surface not in SURFACES:
             guess = closest_match(surface, SURFACES)
             raise OptionError(
@@ -86,9 +77,25 @@ def install(operator: Operator) -> None:
     inline = definition.rules.get("transform", _bind_interpreter(operator.see_through))
     for transform in (TransformType.Vmap, TransformType.Grad, TransformType.Jvp):
         operator.py_impl(transform)(inline)
+    compiled.install(operator)
 
 
 def _torch_rule(operator: Operator) -> Callable[..., Any]:
+    rule = _recording_rule(operator)
+    if not operator.definition.rules.keys() & {"functionalize", "torch-trace"}:
+        # Below our rule for functionalization nothing arrives that a compiler wants to see inside.
+        return rule
+
+    def trace(mode: Any, *args: Any, **kwargs: Any) -> Any:
+        if not compiled.is_inlined(operator):
+            return rule(mode, *args, **kwargs)
+        with mode:
+            return operator.see_through(*args, **kwargs)
+
+    return trace
+
+
+def _recording_rule(operator: Operator) -> Callable[..., Any]:
     definition = operator.definition
     if "torch-trace" in definition.rules:
         return _bind_second(definition.rules["torch-trace"], operator)

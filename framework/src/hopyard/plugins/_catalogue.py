@@ -33,8 +33,13 @@ _PROVIDED: Final = {
     ),
     "hopyard-export-pass": (
         ("plugin", "export-pass"),
+        ("pass", "cse"),
         ("pass", "dce"),
         ("pass", "decompose"),
+        ("pass", "fold-constants"),
+        ("pass", "fold-conv-bn"),
+        ("pass", "functionalize"),
+        ("pass", "fuse-linear-activation"),
         ("pass", "remove-no-ops"),
     ),
     "hopyard-flop-count": (

@@ -24,6 +24,7 @@ from torch.nn import Module
 
 from hopyard_hookspecs import CaptureRequest, Finding
 
+from .._stamps import stamp_graph
 from .._torch.fake import FakeTensor, FakeTensorMode, is_fake
 from .._torch.objects import is_script_object
 from ..errors import UnsupportedError
@@ -147,6 +148,9 @@ def capture(request: CaptureRequest, options: CaptureOptions) -> Program:
     lifted = lift_held(graph_module, specs, fake_mode, stand_ins)
     ranges = check_promises(graph_module, fake_mode.shape_env)
     signature = split_mutations(graph_module, specs, pure.rebound)
+    if not request.pre_dispatch:
+        # What has been done since to the graph that the tracer stamped has left its values true.
+        stamp_graph(graph_module, fake_mode)
     tensors = {**lifted.parameters, **state.all}
     _refuse_shared_writes(
         signature, operands_of(signature, {**tensors, **lifted.constants}, values)

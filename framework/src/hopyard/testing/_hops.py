@@ -7,8 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..hops import Operator
-from ._hop_surfaces import SURFACES, HopSample, Surface
+from .._torch.dispatch import HigherOrderOperator
+from ..errors import UnknownNameError
+from ._compiled_surfaces import COMPILED_SURFACES
+from ._hop_surfaces import SURFACES as UNCOMPILED_SURFACES
+from ._hop_surfaces import HopSample, Surface
+
+SURFACES = (*UNCOMPILED_SURFACES, *COMPILED_SURFACES)
+"""Everything that is checked, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +37,22 @@ class SurfaceVerdict:
         return f"{self.surface}: {self.problem or 'ok'}"
 
 
-def check_hop(operator: Operator, samples: Sequence[HopSample]) -> list[SurfaceVerdict]:
+def check_hop(
+    operator: HigherOrderOperator, samples: Sequence[HopSample], *, slow: bool = False
+) -> list[SurfaceVerdict]:
     """Call an operator on every surface and return what came of it.
 
     Args:
-        operator: What :func:`hopyard.bind` returned.
+        operator: What :func:`hopyard.hops.bind` returned, or an operator of torch's.
         samples: Calls to try.
+        slow: Whether to try the surfaces that take seconds for each call as well: Inductor and
+            AOTInductor, which need a C++ compiler.
     """
-    return [_judge(surface, operator, sample) for surface in SURFACES for sample in samples]
+    surfaces = [surface for surface in SURFACES if slow or not surface.slow]
+    return [_judge(surface, operator, sample) for surface in surfaces for sample in samples]
 
 
-def _judge(surface: Surface, operator: Operator, sample: HopSample) -> SurfaceVerdict:
+def _judge(surface: Surface, operator: HigherOrderOperator, sample: HopSample) -> SurfaceVerdict:
     problem = ""
     try:
         with warnings.catch_warnings():
@@ -72,16 +83,24 @@ class HopContract:
         samples: Calls to try, each of another kind: one operand and several, one result and
             several, with and without what the body closes over.
         except_for: Names of surfaces that the operator is not meant for, and why.
+        slow: Whether to try the surfaces that take seconds for each sample as well: Inductor and
+            AOTInductor, which need a C++ compiler.
     """
 
-    operator: ClassVar[Operator]
+    operator: ClassVar[HigherOrderOperator]
     samples: ClassVar[Sequence[HopSample]] = ()
     except_for: ClassVar[dict[str, str]] = {}
+    slow: ClassVar[bool] = False
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
         """Run each test for each surface and sample."""
+        names = [each.name for each in SURFACES]
+        for name in self.except_for:
+            if name not in names:
+                raise UnknownNameError("surface", name, names)
         if "surface" in metafunc.fixturenames:
-            surfaces = [each for each in SURFACES if each.name not in self.except_for]
+            surfaces = [each for each in SURFACES if self.slow or not each.slow]
+            surfaces = [each for each in surfaces if each.name not in self.except_for]
             metafunc.parametrize("surface", surfaces, ids=[each.name for each in surfaces])
         if "sample" in metafunc.fixturenames:
             metafunc.parametrize("sample", self.samples, ids=str)

@@ -14,6 +14,7 @@ from torch.fx import Graph, GraphModule, Node, Proxy
 
 from hopyard_hookspecs import TracingMode as TracingModeName
 
+from .._stamps import stamp_graph
 from .._torch.dispatch import HigherOrderOperator
 from .._torch.fake import FakeTensorMode
 from .._torch.predispatch import enable_python_dispatcher, hide_state_recorder
@@ -212,7 +213,20 @@ class Tracer:
                 if self._outer is None:
                     refuse_transformed(tree_leaves(output), "an output")
                 self.recorder.output(output, annotation)
-            return self.recorder.finish(name)
+            traced = self.recorder.finish(name)
+            self._stamp(traced)
+            return traced
+
+    def _stamp(self, traced: GraphModule) -> None:
+        """Let passes know that the values in the graph are what its nodes compute.
+
+        Real values are not what fake ones would be in every respect, and above autograd what an
+        operator computes depends on what the program says of autocast.
+        """
+        fake_mode = self.options.fake_mode
+        if fake_mode is None or fake_mode.propagate_real_tensors or self.options.pre_dispatch:
+            return
+        stamp_graph(traced, fake_mode)
 
     @contextmanager
     def recording(self) -> Generator[None, None, None]:

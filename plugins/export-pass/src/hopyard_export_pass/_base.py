@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+import traceback
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-from torch.fx import GraphModule, Node
-from torch.fx.node import map_arg
+from torch.fx import Graph, GraphModule, Interpreter, Node
+from torch.fx.graph import CodeGen
+from torch.nn import Module
 
 from hopyard.errors import HopyardError
-from hopyard.operators import HigherOrderOperator, OpOverload, OpOverloadPacket
-from hopyard.tracing import fake_mode_for, node_location
+from hopyard.replaying import FakeTensorMode
 from hopyard_hookspecs import PassResult
 
-from ._compare import same_graph
-from ._errors import ReplayError
-from ._regions import region_inputs
+from ._errors import ReplayError, at_node
+from ._inputs import computation_for, fake_mode_of, inputs_of
+from ._regions import (
+    COND,
+    MAP,
+    SCAN,
+    WHILE_LOOP,
+    bodies_in,
+    body_surroundings,
+    loop_inputs,
+    region_inputs,
+    slices_of,
+)
 from ._replay import Replay
-from ._values import NodeMetadata, ProxyValue, leaves_of, map_leaves
+from ._reuse import is_reuse_on
+from ._targets import Callback, callback_for
+from ._tracer import ExportTracer as GraphTracer
+from ._values import NodeMetadata, ProxyValue, active_tracer, data_of, map_leaves
 
-_replay: ContextVar[Replay] = ContextVar("hopyard_export_pass_replay")
-
-_NUMBER_MODULES = ("_operator", "builtins", "math")
-_COND = torch.ops.higher_order.cond
-_MAP = torch.ops.higher_order.map_impl
+_replay: ContextVar[Replay | None] = ContextVar("hopyard_export_pass_replay", default=None)
 
 
 class ExportPass:
@@ -38,8 +45,9 @@ class ExportPass:
     kind. A callback that is not overridden emits the same node again; one that is may change the
     arguments, emit other nodes, or none. Arguments of callbacks are :class:`ProxyValue` handles,
     plain values, and the tensors and modules that the graph reads as attributes. Metadata of
-    emitted nodes is inherited from the replayed node; what they compute is computed anew, under the
-    fake mode of the graph. The replayed graph is left as it is, and tensors are shared.
+    emitted nodes is inherited from the replayed node; what they compute is copied with them where
+    nothing can have changed it, and computed anew elsewhere, under the fake mode of the graph. The
+    replayed graph is left as it is, and tensors are shared.
 
     Example:
         .. code-block:: python
@@ -56,6 +64,9 @@ class ExportPass:
     must call `super().__init__()`.
     """
 
+    ExportTracer: ClassVar[type[GraphTracer]] = GraphTracer
+    """What records a graph; see :attr:`tracer`."""
+
     def __init__(self) -> None:
         # A dataclass may be frozen.
         object.__setattr__(self, "_initialized", True)
@@ -65,14 +76,23 @@ class ExportPass:
         ExportPass.__init__(self)
 
     def __call__(self, graph_module: GraphModule, /) -> PassResult:
-        """Run the pass; see :meth:`call`."""
+        """Check what the pass requires, run it, and check what it ensures; see :meth:`call`."""
         if not getattr(self, "_initialized", False):
             raise ReplayError(
                 f"{type(self).__name__} was not initialized",
                 stage=type(self).__name__,
                 hint="call super().__init__() in its __init__",
             )
-        return self.call(graph_module)
+        self.requires(graph_module)
+        result = self.call(graph_module)
+        self.ensures(graph_module)
+        return result
+
+    def requires(self, graph_module: GraphModule) -> None:
+        """Check a graph before the pass runs; raise if the pass cannot run on it."""
+
+    def ensures(self, graph_module: GraphModule) -> None:
+        """Check the graph that was given after the pass has run."""
 
     def call(self, graph_module: GraphModule) -> PassResult:
         """Replay a graph. Overridden by passes that edit the graph before or after.
@@ -85,16 +105,26 @@ class ExportPass:
             ReplayError: A callback raised, or the graph cannot be replayed.
         """
         inputs = self.inputs(graph_module)
-        with _surroundings(self._fake_mode(graph_module)) as fake_mode:
-            return self._run(graph_module, inputs, fake_mode)
+        stage = type(self).__name__
+        computation, describing = computation_for(fake_mode_of(graph_module, inputs, stage))
+        with computation.surroundings():
+            replay = Replay(self, graph_module, computation, describing, reuse=is_reuse_on())
+            made, modified = self._run(replay, graph_module, inputs)
+        return PassResult(made, modified)
+
+    # Callbacks.
 
     def inputs(self, graph_module: GraphModule) -> list[Any]:
-        """Return a value for each input of a graph: what its metadata says.
+        """Return a value for each input of a graph.
+
+        That is what `graph_module.meta["args"]` says, or else the metadata of the input: the
+        constant that it is known to be, its value, or a tensor that fits `tensor_meta`. None stands
+        for an input without metadata that nothing uses.
 
         Raises:
             ReplayError: An input that is used has no metadata.
         """
-        return [self._input(node) for node in graph_module.graph.find_nodes(op="placeholder")]
+        return inputs_of(graph_module, type(self).__name__)
 
     def placeholder(self, name: str, arg: Any, meta: NodeMetadata) -> ProxyValue:
         """Replay an input. Programs refuse graphs whose inputs are not as they were.
@@ -104,7 +134,7 @@ class ExportPass:
             arg: Its fake value.
             meta: Its metadata.
         """
-        return _replay.get().placeholder(name, arg, meta)
+        return self._active.placeholder(name, arg, meta)
 
     def on_attr(self, attr: ProxyValue) -> None:
         """Observe the read of a tensor attribute, one of the graph or one that the pass adds.
@@ -116,13 +146,13 @@ class ExportPass:
         self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], meta: NodeMetadata
     ) -> Any:
         """Replay a call of an operator, for example of `torch.ops.aten.add.Tensor`."""
-        return _replay.get().call(op, args, kwargs, meta)
+        return (_replay.get() or self._active).call(op, args, kwargs, meta)
 
     def call_sym(
         self, target: Callable[..., Any], args: tuple[Any, ...], meta: NodeMetadata
     ) -> Any:
         """Replay a function of numbers, for example `operator.add` or `torch.sym_max`."""
-        return _replay.get().call(target, args, {}, meta)
+        return self._active.call(target, args, {}, meta)
 
     def call_getitem(self, value: Any, key: Any, meta: NodeMetadata) -> Any:
         """Replay the choice of one of several results.
@@ -134,7 +164,7 @@ class ExportPass:
         """
         if not isinstance(value, ProxyValue):
             return value[key]
-        return _replay.get().call(operator.getitem, (value, key), {}, meta)
+        return self._active.call(operator.getitem, (value, key), {}, meta)
 
     def call_cond(
         self,
@@ -145,7 +175,7 @@ class ExportPass:
         meta: NodeMetadata,
     ) -> Any:
         """Replay `torch.cond`, as :meth:`call_hop` does."""
-        return self.call_hop(_COND, (pred, true_fn, false_fn, inputs), {}, meta)
+        return self.call_hop(COND, (pred, true_fn, false_fn, inputs), {}, meta)
 
     def call_map(
         self,
@@ -155,7 +185,53 @@ class ExportPass:
         meta: NodeMetadata,
     ) -> Any:
         """Replay torch's `map`, as :meth:`call_hop` does."""
-        return self.call_hop(_MAP, (f, mapped_args, operands), {}, meta)
+        return self.call_hop(MAP, (f, mapped_args, operands), {}, meta)
+
+    def call_while_loop(
+        self,
+        cond_fn: GraphModule,
+        body_fn: GraphModule,
+        carried_inputs: Sequence[Any],
+        additional_inputs: Sequence[Any],
+        meta: NodeMetadata,
+    ) -> Any:
+        """Replay `torch.while_loop`, and the graphs of its condition and of its body.
+
+        Numbers that the loop carries are in the graphs what their own inputs say: they differ from
+        round to round.
+        """
+        given = (*carried_inputs, *additional_inputs)
+        bodies = [
+            self.call_submodule(body, tuple(loop_inputs(body, given))).graph_module
+            for body in (cond_fn, body_fn)
+        ]
+        args = (*bodies, carried_inputs, additional_inputs)
+        return self._active.call(WHILE_LOOP, args, {}, meta)
+
+    def call_scan(
+        self,
+        combine_fn: GraphModule,
+        init: Sequence[Any],
+        xs: Sequence[Any],
+        additional_inputs: Sequence[Any],
+        meta: NodeMetadata,
+    ) -> Any:
+        """Replay torch's `scan`, and the graph that combines what is carried with each slice."""
+        slices = slices_of(combine_fn, len(init), xs)
+        given = loop_inputs(combine_fn, (*init, *slices, *additional_inputs))
+        body = self.call_submodule(combine_fn, tuple(given)).graph_module
+        return self._active.call(SCAN, (body, init, xs, additional_inputs), {}, meta)
+
+    def call_delegate(
+        self,
+        lowered_module: Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        meta: NodeMetadata,
+    ) -> Any:
+        """Replay a call of what a backend has compiled, which is left as it is."""
+        target = self._active.node.target
+        return self._active.call(target, (lowered_module, *args), kwargs, meta)
 
     def call_hop(
         self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], meta: NodeMetadata
@@ -163,18 +239,21 @@ class ExportPass:
         """Replay a call of a higher-order operator, and the body of each region it is given.
 
         The inputs of a body are the operands where it is known how the operator passes them on, and
-        what the body's own metadata says where it is not.
+        what the body's own metadata says where it is not. A body of which neither is known is left
+        as it is.
         """
         inputs = region_inputs(op, args)
 
         def descend(value: Any) -> Any:
             if not isinstance(value, GraphModule):
                 return value
-            given = inputs if inputs is not None else tuple(self.inputs(value))
-            return self.call_submodule(value, given).graph_module
+            given = inputs if inputs is not None else self._inputs_of_body(value)
+            return value if given is None else self.call_submodule(value, given).graph_module
 
-        args, kwargs = map_leaves(descend, args), map_leaves(descend, kwargs)
-        return _replay.get().call(op, args, kwargs, meta)
+        if any(True for _ in bodies_in((args, kwargs))):
+            with body_surroundings(op, args):
+                args, kwargs = map_leaves(descend, args), map_leaves(descend, kwargs)
+        return self._active.call(op, args, kwargs, meta)
 
     def call_submodule(self, graph_module: GraphModule, inputs: tuple[Any, ...]) -> PassResult:
         """Replay the body of a region as a graph of its own.
@@ -183,17 +262,13 @@ class ExportPass:
             graph_module: The body.
             inputs: What it is called with: handles or values.
         """
-        outer = _replay.get()
-        values = [item.data if isinstance(item, ProxyValue) else item for item in inputs]
-        results: list[PassResult] = []
+        outer = self._active
+        values: list[Any] = list(data_of(tuple(inputs)))
 
-        def replay() -> GraphModule:
-            results.append(self._run(graph_module, values, outer.fake_mode))
-            return results[0].graph_module
+        def replay() -> tuple[GraphModule, bool]:
+            return self._run(outer.for_body(graph_module), graph_module, values)
 
-        body = outer.body(graph_module, values, replay)
-        modified = results[0].modified if results else not same_graph(graph_module, body)
-        return PassResult(body, modified)
+        return PassResult(*outer.body(graph_module, values, replay))
 
     def output(self, results: Any, meta: NodeMetadata) -> Any:
         """Replay the output of a graph or of a body.
@@ -202,144 +277,173 @@ class ExportPass:
             results: A handle or plain value, or a container of them.
             meta: The metadata of the node.
         """
-        return _replay.get().output(results, meta)
+        return self._active.output(results, meta)
 
-    def _run(self, graph_module: GraphModule, inputs: Sequence[Any], fake_mode: Any) -> PassResult:
-        replay = Replay(graph_module, fake_mode, self.on_attr)
-        token = _replay.set(replay)
-        remaining = iter(inputs)
-        values: dict[Node, Any] = {}
-        try:
-            for node in graph_module.graph.nodes:
-                replay.node = node
-                values[node] = self._replay_node(node, values, remaining)
-            made = replay.finish()
-        finally:
-            _replay.reset(token)
-        return PassResult(made, not same_graph(graph_module, made))
+    # What callbacks may ask of a replay that is going on.
 
-    def _replay_node(self, node: Node, values: Mapping[Node, Any], inputs: Any) -> Any:
+    @staticmethod
+    def _create_dummy_node_metadata() -> NodeMetadata:
+        """Return metadata for a node that comes from no node: the line of the pass that asks."""
+        return NodeMetadata({"stack_trace": "".join(traceback.format_stack(limit=2)[:1])})
+
+    @property
+    def tracer(self) -> GraphTracer:
+        """What records the graph that is being made."""
+        replay = _replay.get()
+        return GraphTracer(self, CodeGen()) if replay is None else replay.tracer
+
+    @property
+    def interpreter(self) -> Interpreter:
+        """A plain interpreter, of no graph in particular."""
+        return Interpreter(GraphModule(Module(), Graph()))
+
+    @property
+    def fake_tensor_mode(self) -> FakeTensorMode | None:
+        """The fake mode that describes values; None between replays."""
+        replay = _replay.get()
+        return None if replay is None else replay.tracer.fake_tensor_mode
+
+    @property
+    def node_debug_str(self) -> str | None:
+        """The node that is replayed, as text; None between replays."""
+        replay = _replay.get()
+        return None if replay is None else replay.node.format_node()
+
+    def _fx(
+        self,
+        kind: str,
+        target: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        meta: NodeMetadata,
+    ) -> Any:
+        """Emit a node of any kind, past the callbacks."""
+        if kind == "output":
+            return self._active.output(args[0], meta)
+        return self._active.call(target, args, kwargs, meta)
+
+    @property
+    def _active(self) -> Replay:
+        replay = _replay.get()
+        if replay is None:
+            raise ReplayError(
+                "a callback was called while no graph is replayed",
+                stage=type(self).__name__,
+                hint="call the pass with a graph module",
+            )
+        return replay
+
+    # The replay itself.
+
+    def _run(
+        self, replay: Replay, graph_module: GraphModule, inputs: Sequence[Any]
+    ) -> tuple[GraphModule, bool]:
+        outer, tracing = _replay.set(replay), active_tracer.set(replay.tracer)
         try:
-            result = self._dispatch(node, values, inputs)
+            self._replay_nodes(replay, graph_module, iter(inputs))
+            return replay.finish()
         except ReplayError:
             raise
         except Exception as cause:
             problem = cause.message if isinstance(cause, HopyardError) else str(cause)
-            raise self._error(node, f"raised {type(cause).__name__}: {problem}") from cause
-        if result is None and node.users and node.op != "get_attr":
-            raise self._error(
-                node,
-                "has no result after its callback, but is used",
-                hint="return what the callback of the base returns",
-            )
-        return result
+            raise self._error(replay.node, f"raised {type(cause).__name__}: {problem}") from cause
+        finally:
+            active_tracer.reset(tracing)
+            _replay.reset(outer)
 
-    def _dispatch(self, node: Node, values: Mapping[Node, Any], inputs: Any) -> Any:
-        meta = NodeMetadata(node.meta)
-        if node.op == "placeholder":
-            return self.placeholder(str(node.target), self._next(node, inputs), meta)
-        if node.op == "get_attr":
-            return _replay.get().read(node)
-        if node.op in ("call_method", "call_module"):
-            raise self._error(
-                node,
-                f"is a {node.op}, which cannot be replayed",
-                hint="capture the program with hopyard or torch.export, which record operators",
-            )
-        args: tuple[Any, ...] = map_leaves(_unchanged, map_arg(node.args, values.__getitem__))
-        if node.op == "output":
-            return self.output(args[0], meta)
-        kwargs: dict[str, Any] = map_leaves(_unchanged, map_arg(node.kwargs, values.__getitem__))
-        return self._dispatch_call(node, args, kwargs, meta)
+    def _replay_nodes(self, replay: Replay, graph_module: GraphModule, inputs: Any) -> None:
+        """Give each node to its callback. Measured by `make bench-passes`."""
+        begin, end, arguments = replay.begin, replay.end, replay.arguments
+        metadata_of, new = NodeMetadata.of, NodeMetadata.__new__
+        callbacks: dict[int, Callback | None] = {}
+        for node in graph_module.graph.nodes:
+            begin(node)
+            op = node.op
+            if op == "call_function":
+                target = node.target
+                known = callbacks.get(id(target), _UNSEEN)
+                if known is _UNSEEN:
+                    known = callbacks[id(target)] = callback_for(target)
+                args, kwargs = arguments(node)
+                if known is Callback.OPERATOR:
+                    # NodeMetadata.of, without a call.
+                    meta = new(NodeMetadata)
+                    meta._data, meta._origin = None, node.meta
+                    result = self.call_operator(target, args, kwargs, meta)
+                else:
+                    result = self._call(node, known, args, kwargs, metadata_of(node))
+            elif op == "placeholder":
+                value = self._next(node, inputs)
+                result = self.placeholder(node.target, value, metadata_of(node))
+            elif op == "get_attr":
+                replay.read(node)
+                continue
+            elif op == "output":
+                result = self.output(arguments(node)[0][0], metadata_of(node))
+            else:
+                raise self._error(
+                    node,
+                    f"is a {op}, which cannot be replayed",
+                    hint="capture the program with hopyard or torch.export, which record operators",
+                )
+            if result is None and node.users:
+                raise self._error(
+                    node,
+                    "has no result after its callback, but is used",
+                    hint="return what the callback of the base returns",
+                )
+            end(node, result)
 
-    def _dispatch_call(
-        self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], meta: NodeMetadata
+    def _call(
+        self,
+        node: Node,
+        callback: Callback | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        meta: NodeMetadata,
     ) -> Any:
         target: Any = node.target
-        if target is operator.getitem:
+        if callback is Callback.GETITEM:
             return self.call_getitem(args[0], args[1], meta)
-        if isinstance(target, (OpOverload, OpOverloadPacket)):
-            return self.call_operator(target, args, kwargs, meta)
-        if target is _COND and not kwargs:
+        if callback is Callback.SYM:
+            return self.call_sym(target, args, meta)
+        if callback is Callback.DELEGATE:
+            return self.call_delegate(args[0], args[1:], kwargs, meta)
+        if callback is Callback.COND and not kwargs:
             pred, true_fn, false_fn, *operands = args
             return self.call_cond(pred, true_fn, false_fn, operands[0] if operands else (), meta)
-        if target is _MAP and not kwargs:
+        if callback is Callback.MAP and not kwargs:
             body, mapped, operands = args
             return self.call_map(body, mapped, operands, meta)
-        if isinstance(target, HigherOrderOperator):
+        if callback is Callback.WHILE_LOOP and not kwargs:
+            condition, body, carried, additional = args
+            return self.call_while_loop(condition, body, carried, additional, meta)
+        if callback is Callback.SCAN and not kwargs:
+            combine, init, xs, additional = args
+            return self.call_scan(combine, init, xs, additional, meta)
+        if callback is not None:
             return self.call_hop(target, args, kwargs, meta)
-        if _is_function_of_numbers(target):
-            return self.call_sym(target, args, meta)
         raise self._error(
             node,
             f"calls {target!r}, which is no operator",
             hint="call an operator overload, such as torch.ops.aten.add.Tensor",
         )
 
+    def _inputs_of_body(self, body: GraphModule) -> tuple[Any, ...] | None:
+        try:
+            return tuple(self.inputs(body))
+        except ReplayError:
+            return None
+
     def _next(self, node: Node, inputs: Any) -> Any:
         for value in inputs:
             return value
+        if node._args:
+            return node._args[0]
         raise self._error(node, "is an input for which no value is given")
 
-    def _input(self, node: Node) -> Any:
-        if "val" in node.meta or not node.users:
-            return node.meta.get("val")
-        raise self._error(
-            node,
-            "is an input without meta['val']",
-            hint="capture the program with hopyard or torch.export, which write it",
-        )
-
-    def _fake_mode(self, graph_module: GraphModule) -> Any:
-        found: list[Any] = []
-        for node in graph_module.graph.nodes:
-            for leaf in leaves_of(node.meta.get("val")):
-                mode = getattr(leaf, "fake_mode", None) if isinstance(leaf, Tensor) else None
-                if mode is not None and mode not in found:
-                    found.append(mode)
-            if len(found) > 1:
-                raise self._error(
-                    node,
-                    "has a value of another fake mode than the nodes before it",
-                    hint="compute it under the fake mode of its operands",
-                )
-        return found[0] if found else fake_mode_for(())
-
     def _error(self, node: Node, problem: str, hint: str = "") -> ReplayError:
-        called = f" ({node.target})" if node.op == "call_function" else ""
-        return ReplayError(
-            f"node {node.name!r}{called} {problem}",
-            node=node.name,
-            stage=type(self).__name__,
-            hint=hint,
-            location=node_location(node),
-        )
+        return at_node(node, problem, type(self).__name__, hint)
 
 
-def _unchanged(value: Any) -> Any:
-    """Let :func:`map_leaves` turn fx's immutable containers into plain ones."""
-    return value
-
-
-def _is_function_of_numbers(target: Any) -> bool:
-    if getattr(target, "__module__", None) in _NUMBER_MODULES:
-        return True
-    name = getattr(target, "__name__", "")
-    return name.startswith("sym_") and getattr(torch, name, None) is target
-
-
-@contextmanager
-def _surroundings(fake_mode: Any) -> Generator[Any, None, None]:
-    """Let operators compute what they compute below autograd; attributes are tensors with data."""
-    allowed = fake_mode.allow_non_fake_inputs
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        for device in {"cpu", torch.get_default_device().type}:
-            if torch.amp.is_autocast_available(device):
-                stack.enter_context(torch.autocast(device, enabled=False))
-        stack.enter_context(fake_mode)
-        fake_mode.allow_non_fake_inputs = True
-        try:
-            yield fake_mode
-        finally:
-            fake_mode.allow_non_fake_inputs = allowed
+_UNSEEN: Any = object()

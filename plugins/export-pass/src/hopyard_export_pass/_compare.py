@@ -2,28 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import SymBool, SymFloat, SymInt, Tensor
 from torch.fx import GraphModule, Node
+
+from hopyard.replaying import is_same_value
 
 from ._values import RECOMPUTED
 
+_COMPUTED: Final = RECOMPUTED | {"unbacked_bindings"}
+_UNBACKED: Final = re.compile(r"\b(u|zuf)(\d+)\b")
 
-def describe(value: Any) -> Any:
-    """Return what `meta["val"]` claims of a value, in a form that can be compared and hashed."""
+
+def describe(value: Any, names: dict[str, str] | None = None) -> Any:
+    """Return what `meta["val"]` claims of a value, in a form that can be compared and hashed.
+
+    Args:
+        value: A value, or a container of values.
+        names: What symbols that depend on data are called, in the order of their appearance; filled
+            here. Without it they are called what they are.
+    """
     if isinstance(value, Tensor):
-        stride = tuple(value.stride()) if value.layout == torch.strided else None
+        stride = _numbers(value.stride(), names) if value.layout == torch.strided else None
         flags = (value.is_conj(), value.is_neg())
-        return (tuple(value.shape), stride, value.dtype, value.device, value.layout, flags)
+        shape = _numbers(value.shape, names)
+        return (shape, stride, value.dtype, value.device, value.layout, flags)
     if isinstance(value, (list, tuple)):
-        return (list if isinstance(value, list) else tuple, *map(describe, value))
+        items = [describe(item, names) for item in value]
+        return (list if isinstance(value, list) else tuple, *items)
     if isinstance(value, Mapping):
-        return (dict, *((key, describe(item)) for key, item in value.items()))
+        return (dict, *((key, describe(item, names)) for key, item in value.items()))
+    if isinstance(value, (SymInt, SymFloat, SymBool)):
+        return (type(value), *_numbers((value,), names))
     # 1, 1.0 and True are equal in Python and different to an operator; nan is unlike itself.
     return (type(value), repr(value))
+
+
+def is_described(recorded: Any, value: Any) -> bool:
+    """Say whether metadata that records one value describes another one."""
+    return is_same_value(recorded, value) or describe(recorded) == describe(value)
+
+
+def _numbers(values: Any, names: dict[str, str] | None) -> tuple[Any, ...]:
+    """Return numbers; symbolic ones as text, since comparing them would add guards."""
+    return tuple(
+        value
+        if isinstance(value, (int, float))
+        else int(value.node.expr)
+        if isinstance(value, SymInt) and value.node.expr.is_number
+        else _renamed(str(value), names)
+        for value in values
+    )
+
+
+def _renamed(text: str, names: dict[str, str] | None) -> str:
+    if names is None:
+        return text
+    return _UNBACKED.sub(lambda found: names.setdefault(found[0], f"{found[1]}#{len(names)}"), text)
 
 
 def attribute(module: torch.nn.Module, target: str) -> Any:
@@ -37,19 +76,63 @@ def attribute(module: torch.nn.Module, target: str) -> Any:
 def same_graph(before: GraphModule, after: GraphModule) -> bool:
     """Say whether two graphs have the same nodes, with the same arguments and the same metadata.
 
-    Names of nodes do not count. Tensors that a graph reads are the same if they are one object.
+    Names of nodes do not count, and neither do those of symbols that depend on data. Tensors that a
+    graph reads are the same if they are one object.
     """
     nodes_before, nodes_after = list(before.graph.nodes), list(after.graph.nodes)
     if len(nodes_before) != len(nodes_after):
         return False
     counterparts = dict(zip(nodes_before, nodes_after, strict=True))
+
+    def corresponds(left: Any, right: Any) -> bool:
+        if isinstance(left, Node):
+            return counterparts.get(left) is right
+        return is_same_argument(left, right, corresponds)
+
+    names: tuple[dict[str, str], dict[str, str]] = ({}, {})
     return all(
         _same_target(before, node, after, counterpart)
-        and _same_arguments(node.args, counterpart.args, counterparts)
-        and _same_arguments(node.kwargs, counterpart.kwargs, counterparts)
-        and _same_metadata(node.meta, counterpart.meta)
+        and corresponds(node.args, counterpart.args)
+        and corresponds(node.kwargs, counterpart.kwargs)
+        and describe(node.meta.get("val"), names[0])
+        == describe(counterpart.meta.get("val"), names[1])
+        and is_kept_metadata(node.meta, counterpart.meta)
         for node, counterpart in counterparts.items()
     )
+
+
+def is_same_argument(left: Any, right: Any, corresponds: Callable[[Any, Any], bool]) -> bool:
+    """Say whether two arguments are the same; `corresponds` compares what is in containers."""
+    if isinstance(left, slice):
+        return isinstance(right, slice) and all(
+            map(
+                corresponds,
+                (left.start, left.stop, left.step),
+                (right.start, right.stop, right.step),
+            )
+        )
+    if isinstance(left, Mapping):
+        return (
+            isinstance(right, Mapping)
+            and left.keys() == right.keys()
+            and all(corresponds(left[key], right[key]) for key in left)
+        )
+    if isinstance(left, (list, tuple)):
+        kind = list if isinstance(left, list) else tuple
+        return (
+            isinstance(right, kind)
+            and len(left) == len(right)
+            and all(map(corresponds, left, right))
+        )
+    return left is right or (type(left) is type(right) and repr(left) == repr(right))
+
+
+def is_kept_metadata(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
+    """Say whether what a pass hands on is the same in two nodes' metadata."""
+    keys = (left.keys() | right.keys()) - _COMPUTED
+    # A pass that keeps an entry keeps the object; comparing others by value may be costly or
+    # undefined.
+    return all(key in left and key in right and _is_kept(left[key], right[key]) for key in keys)
 
 
 def _same_target(before: GraphModule, node: Node, after: GraphModule, counterpart: Node) -> bool:
@@ -57,47 +140,11 @@ def _same_target(before: GraphModule, node: Node, after: GraphModule, counterpar
         return False
     if node.op != "get_attr":
         return True
-    one, other = (
-        attribute(before, str(node.target)),
-        attribute(after, str(counterpart.target)),
-    )
+    one = attribute(before, str(node.target))
+    other = attribute(after, str(counterpart.target))
     if isinstance(one, GraphModule) and isinstance(other, GraphModule):
         return one is other or same_graph(one, other)
     return one is other
-
-
-def _same_arguments(left: Any, right: Any, counterparts: Mapping[Node, Node]) -> bool:
-    if isinstance(left, Node):
-        return counterparts.get(left) is right
-    if isinstance(left, slice) and isinstance(right, slice):
-        left = (left.start, left.stop, left.step)
-        right = (right.start, right.stop, right.step)
-    if isinstance(left, Mapping):
-        return (
-            isinstance(right, Mapping)
-            and left.keys() == right.keys()
-            and all(_same_arguments(left[key], right[key], counterparts) for key in left)
-        )
-    if isinstance(left, (list, tuple)):
-        kind = list if isinstance(left, list) else tuple
-        return (
-            isinstance(right, kind)
-            and len(left) == len(right)
-            and all(
-                _same_arguments(one, other, counterparts)
-                for one, other in zip(left, right, strict=True)
-            )
-        )
-    return left is right or (type(left) is type(right) and repr(left) == repr(right))
-
-
-def _same_metadata(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
-    if describe(left.get("val")) != describe(right.get("val")):
-        return False
-    keys = (left.keys() | right.keys()) - RECOMPUTED
-    # A pass that keeps an entry keeps the object; comparing others by value may be costly or
-    # undefined.
-    return all(key in left and key in right and _is_kept(left[key], right[key]) for key in keys)
 
 
 def _is_kept(left: Any, right: Any) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from torch.fx import Node
+
 from hopyard.errors import PassError
+from hopyard.tracing import node_location
 from hopyard_hookspecs import SourceLocation
 
 
@@ -28,3 +31,15 @@ class ReplayError(PassError):
     ) -> None:
         super().__init__(message, hint=hint, stage=stage, location=location)
         self.node = node
+
+
+def at_node(node: Node, problem: str, stage: str, hint: str = "") -> ReplayError:
+    """Return the error that something is wrong with a node."""
+    called = f" ({node.target})" if node.op == "call_function" else ""
+    return ReplayError(
+        f"node {node.name!r}{called} {problem}",
+        node=node.name,
+        stage=stage,
+        hint=hint,
+        location=node_location(node),
+    )

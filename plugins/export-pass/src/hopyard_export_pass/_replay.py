@@ -1,43 +1,80 @@
-"""One graph under construction while another is replayed."""
+"""One graph replayed: its nodes are copied where nothing has changed, and computed anew elsewhere.
+
+A node is copied if its stamp matches it, if every operand has the value that the stamp was made
+with, and if its callback asks for the very call that the node is. Whatever is computed anew is
+compared with what was known: if it is the same in every respect, it takes the known value's place,
+and what follows may be copied again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
+import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
-from torch.nn import Module
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_arg
 
-from hopyard.errors import UsageError
-from hopyard.operators import HigherOrderOperator, OpOverload
-from hopyard.tracing import Recorder, ValueRecorder, assign_attribute, fakify
+from hopyard.operators import OpOverload
+from hopyard.replaying import (
+    NEVER,
+    STAMP,
+    Computation,
+    Epoch,
+    FakeTensor,
+    LazyGraphModule,
+    describe_value,
+    is_indexing_without_mask,
+    is_reshaping,
+    is_same_value,
+    is_untouched,
+    is_writing,
+    repeats,
+    restamp,
+    stamp_node,
+    stamp_of,
+)
 
-from ._compare import attribute, describe
-from ._values import NodeMetadata, ProxyValue, map_leaves
+from ._compare import (
+    attribute,
+    is_described,
+    is_kept_metadata,
+    is_same_argument,
+    same_graph,
+)
+from ._tracer import ExportTracer
+from ._values import (
+    RECOMPUTED,
+    NodeMetadata,
+    ProxyValue,
+    data_of,
+    leaves_of,
+    map_leaves,
+)
 
+if TYPE_CHECKING:
+    from ._base import ExportPass
 
-class HandleRecorder(Recorder):
-    """A recorder of calls whose arguments are handles, tensors and modules.
+_UNKNOWN: Final = object()
+"""Stands for the value of a node that no stamp tells."""
 
-    Args:
-        values: Writes node metadata.
-        reading: Returns the node that reads a tensor or module.
-    """
-
-    def __init__(self, values: ValueRecorder, reading: Callable[[Tensor | Module], Node]) -> None:
-        super().__init__(values)
-        self._reading = reading
-
-    def lower(self, value: Any) -> Any:
-        """Return what stands for `value` in a node's arguments."""
-        if isinstance(value, ProxyValue):
-            return value.node
-        if isinstance(value, (Tensor, Module)):
-            return self._reading(value)
-        if isinstance(value, (OpOverload, HigherOrderOperator)):
-            return value  # some operators take another operator as an argument
-        return super().lower(value)
+_PLAIN: Final = frozenset(
+    (
+        bool,
+        complex,
+        float,
+        int,
+        str,
+        torch.device,
+        torch.dtype,
+        torch.layout,
+        torch.memory_format,
+        type(None),
+    )
+)
+"""Types of arguments and attributes that are given to callbacks as they are, found at once."""
 
 
 class Replay:
@@ -47,198 +84,527 @@ class Replay:
     node that is replayed takes its name, and no other node is given a name of the replayed graph.
 
     Args:
+        callbacks: The pass.
         source: The graph that is replayed.
-        fake_mode: Computes the values of both graphs.
-        on_attribute: Called with the handle of each tensor that the new graph reads.
+        computation: Computes values.
+        fake_mode: Describes values.
+        reuse: Whether nodes that have not changed are copied.
+        outer: The replay of the graph that this one's is a body of.
 
     Attributes:
-        node: The node that is replayed, or None between nodes.
-        fake_mode: As given.
+        node: The node that is replayed.
+        computation: As given.
+        tracer: Records the new graph.
     """
 
     def __init__(
         self,
+        callbacks: ExportPass,
         source: GraphModule,
+        computation: Computation,
         fake_mode: Any,
-        on_attribute: Callable[[ProxyValue], None],
+        *,
+        reuse: bool = True,
+        outer: Replay | None = None,
     ) -> None:
-        self.node: Node | None = None
-        self.fake_mode = fake_mode
+        self.computation = computation
+        self.tracer = ExportTracer(callbacks, source.graph._codegen, source)
+        self.tracer.fake_tensor_mode = fake_mode
+        self.tracer.forget = self._forget
+        self.reuse = reuse
+        self._outer = outer
+        self.node: Node = source.graph._root
         self._source = source
-        self._on_attribute = on_attribute
-        self._values = ValueRecorder(fake_mode)
-        self._recorder = HandleRecorder(self._values, self._reading)
-        self._recorder.graph.set_codegen(source.graph._codegen)
-        self._names = {node.name for node in source.graph.nodes}
-        self._kept: set[str] = set()
-        self._bodies: dict[Any, GraphModule] = {}
-        self._made_from: dict[int, GraphModule] = {}
-        self._reads: dict[int, Node] = {}
-        # Objects are known by their identity, which must not pass to others while the graph is
-        # built.
-        self._alive: list[object] = []
+        self._fake_mode = fake_mode
+        self._append = self.tracer.writer.append
+        self._stamped_in = self._epoch_of(source.graph) if reuse else None
+        self._epoch = Epoch(fake_mode)
+        self._stamps = computation.fake_mode is fake_mode
+        self._counterparts: dict[Node, Node] = {}
+        self._values: dict[Node, Any] = {}
+        self._changed: set[Node] = set()
+        self._kept: set[Node] = set()
+        self._repeating: dict[int, Any] = {}
+        self._verbatim = 0
+        self._writes = False
+        # Of the node that is replayed.
+        self._copyable = False
+        self._known: Any = _UNKNOWN
+        self._evidence: Any = None
+        self._args: tuple[Any, ...] = ()
+        self._kwargs: dict[str, Any] = {}
+        self._lists: list[tuple[list[Any], tuple[Any, ...]]] = []
+        self._keywords: tuple[Any, ...] = ()
+        self._nested = False
+        self._bodies: dict[int, list[tuple[GraphModule, list[Any], tuple[GraphModule, bool]]]] = {}
+        # Tensors whose shape operators of this graph change in place, kept alive.
+        self._private: dict[int, Tensor] = {}
+
+    # A node of the replayed graph.
+
+    def begin(self, node: Node) -> None:
+        """Turn to a node: find out what is known of it, and whether it may be copied."""
+        self.node = self.tracer.node = node
+        stamp = node.__dict__.get(STAMP)
+        if stamp is None or stamp[5] is not self._stamped_in:
+            self._known, self._copyable = _UNKNOWN, False
+            return
+        args, kwargs, target, val, evidence, _ = stamp
+        if (
+            val._version != evidence
+            if type(val) is FakeTensor and evidence is not NEVER
+            else not is_untouched(val, evidence)
+        ):
+            self._known, self._copyable = _UNKNOWN, False
+            return
+        self._known, self._evidence = val, evidence
+        self._copyable = (
+            args is node._args
+            and kwargs is node._kwargs
+            and (target is node.target or node.op == "get_attr")
+            and node.meta.get("val") is val
+            and (not self._changed or self._changed.isdisjoint(node._input_nodes))
+        )
+
+    def arguments(self, node: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return what a callback is given for the arguments of a call."""
+        values = self._values
+        if self._lists:
+            self._lists = []
+        self._nested = False
+        self._args = tuple(
+            [
+                values[item]
+                if type(item) is Node
+                else (item if type(item) in _PLAIN else self._argument(item))
+                for item in node._args
+            ]
+        )
+        keywords = node._kwargs
+        if not keywords:
+            self._kwargs = {}
+            return self._args, self._kwargs
+        self._kwargs = {
+            key: item if type(item) in _PLAIN else self._argument(item)
+            for key, item in keywords.items()
+        }
+        self._keywords = tuple(self._kwargs.values())
+        return self._args, self._kwargs
+
+    def end(self, node: Node, value: Any) -> None:
+        """Note what a callback returned for a node."""
+        self._values[node] = value
+        if type(value) is ProxyValue:
+            found = value.proxy_or_node
+            self._counterparts[node] = found if type(found) is Node else value.node
+            if value.data is self._known:
+                return
+        self._changed.add(node)
+
+    # Emitting.
 
     def placeholder(self, name: str, value: Any, meta: NodeMetadata) -> ProxyValue:
         """Add an input."""
         source = self.node
-        is_replayed = source is not None and source.op == "placeholder"
-        default = source.args if source is not None and is_replayed else ()
-        node = self._recorder.graph.create_node("placeholder", name, default, {})
-        self._settle_name(node, name, name)
-        node.meta = meta.copy().data
-        if isinstance(value, Tensor) or "val" in node.meta:
-            self._annotate(node, value)
-        # An operator that changes its operand must not reach the metadata.
-        return ProxyValue(self._values.snapshot(value), node)
+        if (
+            self._copyable
+            and value is self._known
+            and name is source.target
+            and meta.is_untouched_copy_of(source)
+        ):
+            return self._copy(source, meta)
+        default = source._args if source.op == "placeholder" else ()
+        same = source.op == "placeholder" and self._is_first(name)
+        node = self._append(
+            self._name(name, name), "placeholder", name, default, {}, source.type if same else None
+        )
+        untouched = self._give_metadata(node, meta)
+        value = self._known_or(value)
+        if value is not None or "val" in node.meta:
+            self._describe(node, value)
+        if same and (untouched or is_kept_metadata(source.meta, node.meta)):
+            self._verbatim += is_described(source.meta.get("val"), node.meta.get("val"))
+        self._stamp(node, value)
+        return ProxyValue(value, node)
 
     def call(
         self,
-        target: Callable[..., Any],
+        target: Any,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         meta: NodeMetadata,
     ) -> ProxyValue:
-        """Add a call and compute its value."""
-        operands = map_leaves(self._data, tuple(args))
-        keywords = map_leaves(self._data, dict(kwargs))
-        data = target(*operands, **keywords)
-        base = _base_name(target)
-        node = self._recorder.call(target, args, kwargs, base)
-        self._settle_name(node, target, base)
-        node.meta = meta.copy().data
-        if data is not None or "val" in node.meta:
-            self._annotate(node, data)
-        return ProxyValue(data, node)
+        """Add a call, with the value that is known or that is computed now."""
+        source = self.node
+        if (
+            self._copyable
+            and target is source.target
+            and (self._repeating.get(id(target)) or self._is_repeating(target))
+            and (
+                (
+                    args is self._args
+                    and not self._nested
+                    and (not self._lists or self._are_lists_untouched())
+                    and (self._are_keywords_untouched(kwargs) if kwargs else not self._kwargs)
+                )
+                or (
+                    self._is_given(source._args, tuple(args))
+                    and self._is_given(source._kwargs, kwargs)
+                )
+            )
+        ):
+            return self._copy(source, meta)
+        return self._call_anew(target, tuple(args), dict(kwargs), meta)
 
     def output(self, results: Any, meta: NodeMetadata) -> ProxyValue:
         """Close the graph."""
         source = self._source.graph.output_node()
-        lowered = (self._recorder.lower(results),)
-        node = self._recorder.graph.create_node(
-            "output", "output", lowered, {}, type_expr=source.type
+        args = (self.tracer.create_arg(results),)
+        node = self._append(
+            self._name("output", "output"), "output", "output", args, {}, source.type
         )
-        self._settle_name(node, "output", "output")
-        node.meta = meta.copy().data
-        return ProxyValue(map_leaves(self._data, results), node)
+        untouched = self._give_metadata(node, meta)
+        if "val" in node.meta:
+            node.meta["val"] = self._known_or(data_of(results))
+        if (
+            self.node is source
+            and self._is_counterpart(source._args, args)
+            and (untouched or is_kept_metadata(source.meta, node.meta))
+        ):
+            self._verbatim += 1
+        self._stamp(node, node.meta.get("val"))
+        return ProxyValue(data_of(results), node)
 
     def read(self, source: Node) -> Any:
         """Replay the read of an attribute and return the attribute, as callbacks are given it."""
         target = str(source.target)
         value = attribute(self._source, target)
-        if isinstance(value, (Tensor, Module)):
-            current = _find(self._recorder.root, target)
-            replaced = current is not None and self._made_from.get(id(current)) is value
-            node = self._read_anew(current if replaced else value, target)
-            node.meta = dict(source.meta)
-            self._announce(node, value)
+        if type(value) in _PLAIN:
+            return value
+        node = self.tracer.read(target, value, self._name(target, target), source)
+        self._counterparts[source] = node
+        self._values[source] = value
+        self._verbatim += 1
+        if not isinstance(value, Tensor):
+            return value
+        stamp = stamp_of(source) if self._copyable else None
+        if stamp is None or stamp.target is not value or not _fits(value, stamp.val):
+            self._describe(node, value)
+            if is_same_value(node.meta["val"], self._known):
+                node.meta["val"] = self._known
+            else:
+                self._changed.add(source)
+            if not is_described(source.meta.get("val"), node.meta["val"]):
+                self._verbatim -= 1
+        if self._stamps:
+            stamp_node(node, self._epoch, value)
+        self.tracer.callback.on_attr(ProxyValue(value, node))
         return value
+
+    def for_body(self, body: GraphModule) -> Replay:
+        """Return what replays the body of a region of this graph."""
+        return Replay(
+            self.tracer.callback,
+            body,
+            self.computation,
+            self._fake_mode,
+            reuse=self.reuse,
+            outer=self,
+        )
 
     def body(
-        self, source: GraphModule, inputs: Sequence[Any], replay: Callable[[], GraphModule]
-    ) -> GraphModule:
+        self,
+        source: GraphModule,
+        values: Sequence[Any],
+        replay: Callable[[], tuple[GraphModule, bool]],
+    ) -> tuple[GraphModule, bool]:
         """Return what `replay` makes of the body of a region; once for the same body and inputs."""
-        key = (id(source), describe(tuple(inputs)))
-        if key not in self._bodies:
-            made = replay()
-            self._bodies[key] = made
-            self._made_from[id(made)] = source
-            self._alive += [made, source]
-        return self._bodies[key]
+        for known, given, result in self._bodies.get(id(source), ()):
+            if known is source and is_same_value(given, list(values)):
+                return result
+        result = replay()
+        self._bodies.setdefault(id(source), []).append((source, list(values), result))
+        self.tracer.replace_body(result[0], source)
+        return result
 
-    def finish(self) -> GraphModule:
-        """Return the graph; reads of attributes that lost their last use are left out."""
-        used = {node.name for node in self._source.graph.nodes if node.users}
-        for node in self._recorder.graph.find_nodes(op="get_attr"):
-            if not node.users and node.name in used:
-                self._recorder.graph.erase_node(node)
-        made = self._recorder.finish(type(self._source).__name__)
+    def finish(self) -> tuple[GraphModule, bool]:
+        """Return the graph, and whether it differs from the replayed one."""
+        tracer = self.tracer
+        tracer.drop_unused_reads()
+        made = LazyGraphModule(tracer.root, tracer.graph, type(self._source).__name__)
         made.meta = dict(self._source.meta)
-        return made
+        if self._writes:
+            self._stamp_again(made)
+        self._epoch.begin()
+        is_verbatim = (
+            self._verbatim == len(self._source.graph.nodes) == len(tracer.graph.nodes)
+            and not self._bodies
+            and _are_untouched(tracer.graph, self._source.graph)
+        )
+        return made, not is_verbatim and not same_graph(self._source, made)
 
-    def _data(self, value: Any) -> Any:
-        if isinstance(value, ProxyValue):
-            return value.data
-        if isinstance(value, Tensor) and not _is_fake(value):
-            return fakify([value], self.fake_mode)[0]
+    # How a call becomes a node.
+
+    def _copy(self, source: Node, meta: NodeMetadata) -> ProxyValue:
+        find = self._counterparts.__getitem__
+        known = self._known
+        keywords = source._kwargs
+        node = self._append(
+            source.name,
+            source.op,
+            source.target,
+            map_arg(source._args, find),
+            map_arg(keywords, find) if keywords else keywords,
+            source.type,
+        )
+        self._copyable = False
+        self._kept.add(source)
+        own = source.meta
+        if type(meta) is NodeMetadata and meta._data is None and meta._origin is own:
+            node.meta.update(own)
+            self._verbatim += 1
+        else:
+            self._give_metadata(node, meta)
+            _take_over(RECOMPUTED, own, node.meta)
+            self._verbatim += is_kept_metadata(own, node.meta)
+        restamp(node, source.target, known, self._evidence, self._epoch)
+        return ProxyValue(known, node)
+
+    def _call_anew(
+        self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], meta: NodeMetadata
+    ) -> ProxyValue:
+        source, create_arg = self.node, self.tracer.create_arg
+        if is_reshaping(target):
+            self._make_private((args, kwargs))
+        data = self.computation.compute(target, data_of(args), data_of(kwargs))
+        self._writes = self._writes or is_writing(target)
+        lowered, keywords = create_arg(args), create_arg(kwargs)
+        is_first = self._is_first(target)
+        node = self._append(
+            self._name(target, _base_name(target)),
+            "call_function",
+            target,
+            lowered,
+            keywords,
+            source.type if is_first else None,
+        )
+        untouched = self._give_metadata(node, meta)
+        bindings = self.computation.bindings(data)
+        node.meta.pop("unbacked_bindings", None)
+        if bindings:
+            node.meta["unbacked_bindings"] = bindings
+        else:
+            data = self._known_or(data)
+        if data is not None or "val" in node.meta:
+            self._describe(node, data)
+        if (
+            is_first
+            and self._is_counterpart(source._args, lowered)
+            and self._is_counterpart(source._kwargs, keywords)
+            and (untouched or is_kept_metadata(source.meta, node.meta))
+        ):
+            self._verbatim += is_described(source.meta.get("val"), node.meta.get("val"))
+        if _are_of_their_nodes((args, kwargs)):
+            self._stamp(node, data)
+        return ProxyValue(data, node)
+
+    def _known_or(self, value: Any) -> Any:
+        """Return what was known to be the value, if that is the same in every respect."""
+        for known in (self._known, self.node.meta.get("val")):
+            if known is not _UNKNOWN and is_same_value(value, known):
+                return known
         return value
 
-    def _annotate(self, node: Node, value: Any) -> None:
+    def _describe(self, node: Node, value: Any) -> None:
         """Write what `value` is, unless that is what the metadata says already."""
-        if "val" not in node.meta or describe(node.meta["val"]) != describe(value):
-            node.meta.pop("tensor_meta", None)
-            self._values.annotate(node, value)
-
-    def _reading(self, value: Tensor | Module) -> Node:
-        """Return a node that reads a tensor or module, a new one if need be."""
-        known = self._reads.get(id(value))
-        if known is not None:
-            return known
-        if isinstance(value, Tensor) and _is_fake(value):
-            raise UsageError(
-                "a fake tensor is given as an argument, and would become a constant",
-                hint="give the ProxyValue itself instead of its data",
-                stage="replay",
-            )
-        original = self._made_from.get(id(value))
-        node = self._reads.get(id(original))
-        if node is not None and not node.users:
-            target = str(node.target)
-            if _find(self._recorder.root, target) is original:
-                del self._reads[id(original)]
-                assign_attribute(self._recorder.root, target, value)
-                return self._remember(value, node)
-        base = "_tensor_constant" if isinstance(value, Tensor) else "_module"
-        number = 0
-        while hasattr(self._recorder.root, f"{base}{number}") or hasattr(
-            self._source, f"{base}{number}"
-        ):
-            number += 1
-        node = self._read_anew(value, f"{base}{number}")
-        self._announce(node, value)
-        return node
-
-    def _read_anew(self, value: Any, target: str) -> Node:
-        assign_attribute(self._recorder.root, target, value)
-        node = self._recorder.graph.create_node("get_attr", target, (), {})
-        self._settle_name(node, target, target.replace(".", "_"))
-        return self._remember(value, node)
-
-    def _remember(self, value: Any, node: Node) -> Node:
-        self._alive.append(value)
-        self._reads[id(value)] = node
-        return node
-
-    def _announce(self, node: Node, value: Any) -> None:
-        if isinstance(value, Tensor):
-            self._annotate(node, self._data(value))
-            self._on_attribute(ProxyValue(value, node))
-
-    def _settle_name(self, node: Node, target: Any, base: str) -> None:
-        """Give `node` the name of the replayed node if it is the same, and else one of its own."""
-        source = self.node
-        if source is not None and source.target == target and source.name not in self._kept:
-            node.name = source.name
-            self._kept.add(source.name)
+        if id(value) in self._private:
+            value = self.computation.alias(value)
+        recorded = self.node.meta.get("val")
+        if value is recorded and node.meta.get("val") is recorded:
             return
-        number = 0
-        while node.name in self._names:
-            number += 1
-            node.name = f"{base}_{number}"
-        self._names.add(node.name)
+        if "val" in node.meta and is_described(recorded, value):
+            node.meta["val"] = value if _is_metadata(value) else recorded
+            return
+        describe_value(node, value, self._fake_mode)
+
+    def _stamp(self, node: Node, value: Any) -> None:
+        if self._stamps and node.meta.get("val") is value:
+            stamp_node(node, self._epoch)
+
+    def _stamp_again(self, made: GraphModule) -> None:
+        """Stamp nodes whose values were written to, as operators in place write to operands."""
+        for node in made.graph.nodes:
+            stamp = stamp_of(node)
+            if stamp is not None:
+                stamp_node(node, self._epoch, stamp.target)
+
+    def _give_metadata(self, node: Node, meta: NodeMetadata) -> bool:
+        """Write the metadata that a callback gave, and say whether it is the replayed node's."""
+        if type(meta) is NodeMetadata and meta.is_untouched_copy_of(self.node):
+            node.meta.update(self.node.meta)
+            return True
+        if node.op == "call_function":
+            self.tracer.inherit(node)
+        node.meta.update(meta.data)
+        return False
+
+    def _make_private(self, arguments: Any) -> None:
+        """Give handles tensors of their own, since an operator changes their shape in place.
+
+        What follows is computed anew: who shares a tensor with whom is not known of values.
+        """
+        self._forget()
+        for leaf in leaves_of(arguments):
+            if not isinstance(leaf, ProxyValue) or not isinstance(leaf.data, Tensor):
+                continue
+            if id(leaf.data) not in self._private:
+                leaf.data = self.computation.alias(leaf.data)
+                self._private[id(leaf.data)] = leaf.data
+
+    def _forget(self) -> None:
+        """Let everything that follows be computed anew."""
+        self._stamped_in, self._copyable, self._known = None, False, _UNKNOWN
+        if self._outer is not None:
+            self._outer._forget()
+
+    # Comparing a call with the node that is replayed.
+
+    def _is_first(self, target: Any) -> bool:
+        return self.node.target == target and self.node not in self._kept
+
+    def _is_repeating(self, target: Any) -> bool:
+        """Say whether a target that is not known to repeat its results does so for this node."""
+        if repeats(target):
+            # The target is kept, so that its identity stays its own.
+            self._repeating[id(target)] = target
+            return True
+        return is_indexing_without_mask(target, self._known)
+
+    def _argument(self, item: Any) -> Any:
+        """Return what a callback is given for an argument that may be a container."""
+        if isinstance(item, Node):
+            return self._values[item]
+        if isinstance(item, list):
+            made = [each if type(each) in _PLAIN else self._argument(each) for each in item]
+            self._lists.append((made, tuple(made)))
+            return made
+        if isinstance(item, tuple):
+            items = [self._argument(each) for each in item]
+            return type(item)(*items) if hasattr(item, "_fields") else tuple(items)
+        if isinstance(item, Mapping):
+            self._nested = True
+            return {key: self._argument(each) for key, each in item.items()}
+        if isinstance(item, slice):
+            return map_leaves(self._argument, item)
+        return item
+
+    def _are_lists_untouched(self) -> bool:
+        for given, known in self._lists:
+            if len(given) != len(known) or not all(map(operator.is_, given, known)):
+                return False
+        return True
+
+    def _are_keywords_untouched(self, kwargs: Mapping[str, Any]) -> bool:
+        return (
+            kwargs is self._kwargs
+            and len(kwargs) == len(self._keywords)
+            and kwargs.keys() == self.node._kwargs.keys()
+            and all(map(operator.is_, kwargs.values(), self._keywords))
+        )
+
+    def _is_given(self, recorded: Any, given: Any) -> bool:
+        """Say whether a callback gave what it was given for an argument of the node."""
+        if isinstance(recorded, Node):
+            return self._values[recorded] is given
+        return is_same_argument(recorded, given, self._is_given)
+
+    def _is_counterpart(self, recorded: Any, lowered: Any) -> bool:
+        """Say whether an argument of a new node is the counterpart of the node's."""
+        if not isinstance(recorded, Node):
+            return is_same_argument(recorded, lowered, self._is_counterpart)
+        counterpart = self._counterparts.get(recorded)
+        if counterpart is lowered:
+            return True
+        # An attribute may be read by several nodes.
+        return (
+            counterpart is not None
+            and isinstance(lowered, Node)
+            and counterpart.op == lowered.op == "get_attr"
+            and counterpart.target == lowered.target
+        )
+
+    def _name(self, target: Any, base: str) -> str:
+        """Return the name of the replayed node if it is the same, and else one of its own."""
+        source = self.node
+        if self._is_first(target):
+            self._kept.add(source)
+            return source.name
+        return self.tracer.writer.fresh_name(base)
+
+    def _epoch_of(self, graph: Graph) -> Epoch | None:
+        """Return the epoch of the graph's stamps, if it lasts and is of the fake mode."""
+        for node in graph.nodes:
+            stamp = stamp_of(node)
+            if stamp is not None:
+                epoch = stamp.epoch
+                return epoch if epoch.fake_mode is self._fake_mode and epoch.lasts() else None
+        return None
+
+
+def _are_of_their_nodes(arguments: Any) -> bool:
+    """Say whether handles have the values of their nodes, and not others that a pass made up."""
+    for leaf in leaves_of(arguments):
+        if isinstance(leaf, ProxyValue):
+            stamp = stamp_of(leaf.node)
+            if stamp is None or stamp.val is not leaf.data:
+                return False
+    return True
+
+
+def _are_untouched(made: Graph, source: Graph) -> bool:
+    """Say whether copies of nodes still are what they were when they were made."""
+    for node, original in zip(made.nodes, source.nodes, strict=True):
+        stamp = node.__dict__.get(STAMP)
+        meta, known = node.meta, original.meta
+        if (
+            (stamp is None or stamp[0] is not node._args or stamp[1] is not node._kwargs)
+            or len(meta) != len(known)
+            or not all(map(operator.is_, meta.values(), known.values()))
+        ):
+            return False
+    return True
+
+
+def _take_over(keys: Iterable[str], source: Mapping[str, Any], target: dict[str, Any]) -> None:
+    """Make entries what they are in `source`."""
+    for key in keys:
+        if key in source:
+            target[key] = source[key]
+        else:
+            target.pop(key, None)
+
+
+def _fits(value: Tensor, val: Any) -> bool:
+    """Say whether a tensor still is what its fake value says."""
+    return bool(
+        isinstance(val, FakeTensor)
+        and not val._has_symbolic_sizes_strides
+        and value.layout == val.layout
+        and value.shape == val.shape
+        and value.dtype == val.dtype
+        and value.device == val.device
+        and (value.layout != torch.strided or value.stride() == val.stride())
+        and value.requires_grad == val.requires_grad
+    )
+
+
+def _is_metadata(value: Any) -> bool:
+    """Say whether a value can stand in metadata as it is."""
+    return all(
+        isinstance(leaf, FakeTensor) or not isinstance(leaf, Tensor) for leaf in leaves_of(value)
+    )
 
 
 def _base_name(target: Any) -> str:
-    packet = getattr(target, "overloadpacket", target)
+    packet = target.overloadpacket if isinstance(target, OpOverload) else target
     return str(getattr(packet, "__name__", "call"))
-
-
-def _is_fake(value: Tensor) -> bool:
-    return getattr(value, "fake_mode", None) is not None
-
-
-def _find(root: Module, target: str) -> Any:
-    """Return what `target` reads from `root`, or None if it reads nothing yet."""
-    try:
-        return attribute(root, target)
-    except AttributeError:
-        return None

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-from torch.fx import Node
+from torch import SymBool, SymFloat, SymInt, Tensor
+from torch.fx import Node, Proxy
 
 from hopyard.errors import UsageError
+
+if TYPE_CHECKING:
+    from ._tracer import ExportTracer
 
 RECOMPUTED = frozenset({"val", "tensor_meta"})
 """Keys whose values say what a node computes; a replay writes them itself."""
@@ -16,21 +20,49 @@ RECOMPUTED = frozenset({"val", "tensor_meta"})
 PROTECTED = RECOMPUTED | {"stack_trace", "nn_module_stack", "debug_handle"}
 """Keys that a pass hands on and must not set."""
 
+active_tracer: ContextVar[ExportTracer] = ContextVar("hopyard_export_pass_tracer")
+"""Records the graph that is being made."""
+
 
 class NodeMetadata:
     """The metadata that an emitted node inherits; a copy of the replayed node's.
 
-    Attributes:
+    It is copied when somebody asks for `data` or sets an entry.
+
+    Args:
         data: The entries.
     """
 
-    __slots__ = ("data",)
+    __slots__ = ("_data", "_origin")
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        self.data: dict[str, Any] = dict(data)
+        self._data: dict[str, Any] | None = dict(data)
+        self._origin: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, node: Node) -> NodeMetadata:
+        """Return the metadata of a node."""
+        made = cls.__new__(cls)
+        made._data = None
+        made._origin = node.meta
+        return made
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The entries, which may be changed."""
+        if self._data is None:
+            assert self._origin is not None
+            self._data = dict(self._origin)
+        return self._data
+
+    def is_untouched_copy_of(self, node: Node) -> bool:
+        """Say whether it is what a node's metadata says, and nobody asked for all of it."""
+        return self._data is None and self._origin is node.meta
 
     def __getitem__(self, key: str) -> Any:
-        return self.data[key]
+        data = self._origin if self._data is None else self._data
+        assert data is not None
+        return data[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
         if key in PROTECTED:
@@ -42,7 +74,9 @@ class NodeMetadata:
         self.data[key] = value
 
     def __contains__(self, key: object) -> bool:
-        return key in self.data
+        data = self._origin if self._data is None else self._data
+        assert data is not None
+        return key in data
 
     def __repr__(self) -> str:
         return f"NodeMetadata({self.data!r})"
@@ -57,16 +91,50 @@ class ProxyValue:
 
     Pass it on as an argument; `data` is only for looking at, for example at its shape.
 
-    Attributes:
+    Args:
         data: The fake tensor, number or container of them that the node computes.
-        node: The node that computes it.
+        proxy: The node that computes it, or a proxy of it.
     """
 
-    __slots__ = ("data", "node")
+    __slots__ = ("data", "proxy_or_node")
+    data: Any
+    proxy_or_node: Proxy | Node
 
-    def __init__(self, data: Any, node: Node) -> None:
-        self.data = data
-        self.node = node
+    def __init__(self, data: Any, proxy: Proxy | Node) -> None:
+        _set_data(self, data)
+        _set_proxy(self, proxy)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # What was computed from the handle before may be wrong now, and so may what follows.
+        tracer = active_tracer.get(None)
+        if tracer is not None:
+            tracer.forget()
+        object.__setattr__(self, name, value)
+
+    @property
+    def node(self) -> Node:
+        """The node that computes the value."""
+        found = self.proxy_or_node
+        return found.node if isinstance(found, Proxy) else found
+
+    @property
+    def proxy(self) -> Proxy:
+        """A proxy of the node, for `tracer.create_proxy`.
+
+        Raises:
+            UsageError: No replay is going on.
+        """
+        found = self.proxy_or_node
+        if isinstance(found, Proxy):
+            return found
+        tracer = active_tracer.get(None)
+        if tracer is None:
+            raise UsageError(
+                f"no graph is being made that the proxy of node {found.name!r} could add to",
+                hint="ask for it within a callback",
+                stage="ProxyValue",
+            )
+        return tracer.proxy(found)
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -97,8 +165,32 @@ class ProxyValue:
     def __bool__(self) -> bool:
         return bool(self.data)
 
+    def __int__(self) -> int:
+        return int(self._number())
+
+    def __float__(self) -> float:
+        return float(self._number())
+
+    def __index__(self) -> int:
+        return int(self._number().__index__())
+
+    def _number(self) -> Any:
+        """Return the value, if that is the same whenever the program runs."""
+        if isinstance(self.data, (SymInt, SymFloat, SymBool)):
+            raise UsageError(
+                f"the value of node {self.node.name!r} is {self.data}, which is known only when "
+                "the program runs",
+                hint="pass the handle itself on as an argument",
+                stage="ProxyValue",
+            )
+        return self.data
+
     def __repr__(self) -> str:
         return f"ProxyValue({self.node.name}: {self.data!r})"
+
+
+_set_data = ProxyValue.__dict__["data"].__set__
+_set_proxy = ProxyValue.__dict__["proxy_or_node"].__set__
 
 
 def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
@@ -122,3 +214,8 @@ def leaves_of(value: Any) -> list[Any]:
     found: list[Any] = []
     map_leaves(found.append, value)
     return found
+
+
+def data_of(value: Any) -> Any:
+    """Return what handles in `value` stand for, and anything else as it is."""
+    return map_leaves(lambda leaf: leaf.data if isinstance(leaf, ProxyValue) else leaf, value)

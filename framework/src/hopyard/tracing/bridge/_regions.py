@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from ..._torch.pytree import tree_flatten_with_path
+from ..._torch.pytree import tree_flatten, tree_flatten_with_path, tree_unflatten
 from ..symbols._tracker import append_placeholder
 
 
@@ -67,6 +67,9 @@ def nest_inputs(graph_module: GraphModule, operands: Sequence[Any]) -> None:
             continue
         with graph.inserting_before(given[0] if given else inputs[0] if inputs else first):
             whole = graph.placeholder(f"operand{index}")
+        if all("val" in node.meta for node in given):
+            _, spec = tree_flatten(operand)
+            whole.meta["val"] = tree_unflatten([node.meta["val"] for node in given], spec)
         for (path, _), node in zip(paths, given, strict=True):
             item = whole
             with graph.inserting_before(first):

@@ -1,0 +1,67 @@
+"""Graphs written node by node, without fx's checks of every argument and name."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from torch.fx import Graph, Node
+from torch.fx.immutable_collections import immutable_dict
+
+from ._torch.graphs import NodeBase
+
+_new = Node.__new__
+_initialize = NodeBase.__init__
+_NO_KEYWORDS: Final[dict[str, Any]] = immutable_dict()
+
+
+class GraphWriter:
+    """Writes a graph that has nodes of another one, or counterparts of them.
+
+    Names of the other graph are all taken: a node is given one of them only by whoever says so.
+
+    Args:
+        source: The other graph; its way of generating code is taken over.
+
+    Attributes:
+        graph: The graph under construction. fx's own ways to add nodes work as well.
+    """
+
+    __slots__ = ("_insert", "_names", "_table", "graph")
+
+    def __init__(self, source: Graph) -> None:
+        graph = self.graph = Graph()
+        graph.set_codegen(source._codegen)
+        namespace = graph._graph_namespace
+        namespace._used_names.update([node.name for node in source.nodes])
+        self._names = namespace._obj_to_name
+        self._table = graph._find_nodes_lookup_table.table
+        self._insert = graph._insert
+
+    def append(
+        self,
+        name: str,
+        op: str,
+        target: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        type_expr: Any = None,
+    ) -> Node:
+        """Append a node under a name that no other node of this graph has.
+
+        The operation and the target must go together. Measured by `make bench-passes`.
+        """
+        graph = self.graph
+        # What Node's constructor does after its checks.
+        node: Node = _new(Node)
+        _initialize(node, graph, name, op, target, type_expr)
+        node._update_args_kwargs(args, kwargs or _NO_KEYWORDS)
+        self._names[node] = name
+        self._insert(node)
+        self._table[op, target if op == "call_function" else None][node] = None
+        graph._len += 1
+        return node
+
+    def fresh_name(self, base: str) -> str:
+        """Return a name that is taken from now on."""
+        graph = self.graph
+        return str(graph._graph_namespace.create_name(graph._target_to_str(base), None))

@@ -1,0 +1,45 @@
+"""What Dynamo says of a program that it cannot read, in our words."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hopyard_hookspecs import SourceLocation
+
+_FRAME = re.compile(r'File "(.+)", line (\d+), in (.+)')
+_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
+
+
+def reason_of(text: str) -> str:
+    """Return Dynamo's summary and explanation without its hints, which concern torch.compile."""
+    words = " ".join(text.split("Hint:")[0].split("Developer debug context:")[0].split())
+    return words.replace(" Explanation:", ":").rstrip(".")
+
+
+def line_of(stack: Iterable[traceback.FrameSummary] | None) -> SourceLocation | None:
+    """Return the innermost line of a stack that is the user's: neither torch's nor Hopyard's."""
+    frames = list(stack or ())
+    if not frames:
+        return None
+    own = [frame for frame in frames if not _is_library(frame.filename)]
+    frame = (own or frames)[-1]
+    return SourceLocation(frame.filename, frame.lineno or 0, frame.name)
+
+
+def _is_library(file: str) -> bool:
+    return file.startswith(_LIBRARIES) or Path(file).parent.name.startswith("hopyard_")
+
+
+def line_of_node(node: Any) -> SourceLocation | None:
+    """Return the innermost line of the user's that a node of a graph comes from."""
+    trace = "" if node is None else node.meta.get("stack_trace") or ""
+    frames = [
+        traceback.FrameSummary(file, int(line), name) for file, line, name in _FRAME.findall(trace)
+    ]
+    return line_of(frames)

@@ -1,0 +1,142 @@
+"""Values of nodes, computed as nothing around a replay can change."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cache, cached_property
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from .._torch.dispatch import OpOverload, is_any_autocast_enabled
+from .._torch.fake import FakeTensor, FakeTensorMode, fast_detach
+from .._torch.predispatch import disable_transforms, enable_python_dispatcher
+from .._torch.symbolic import compute_unbacked_bindings
+from ..tracing import suspended
+from ..tracing.memory._fakes import FakeFactory
+from ..tracing.memory._propagation import MISSING, Propagation
+
+aten = torch.ops.aten
+
+_UNREPEATABLE: Final = (
+    torch.Tag.data_dependent_output,
+    torch.Tag.dynamic_output_shape,
+    torch.Tag.inplace_view,
+)
+_LIFTING: Final = (aten.lift.default, aten.lift_fresh.default, aten.lift_fresh_copy.default)
+_WRITING: Final = frozenset((operator.setitem, operator.delitem))
+_MODULES_OF_NUMBERS: Final = frozenset(("_operator", "builtins", "math"))
+
+
+@cache
+def repeats(target: Any) -> bool:
+    """Say whether a target makes the same value again from the same operands.
+
+    Not if what it makes depends on data or is a constant whose value may be known, if it changes
+    what is known of an operand, or if it does more than an operator does.
+    """
+    if isinstance(target, OpOverload):
+        if target in _LIFTING or any(argument.is_out for argument in target._schema.arguments):
+            return False
+        return not any(tag in target.tags for tag in _UNREPEATABLE)
+    if getattr(target, "__module__", None) in _MODULES_OF_NUMBERS:
+        return target not in _WRITING
+    return getattr(torch, getattr(target, "__name__", ""), None) is target
+
+
+def is_indexing_without_mask(target: Any, value: Any) -> bool:
+    """Say whether a target is the indexing of a tensor that gave a value of known size.
+
+    Indexed by a mask, a tensor has as many elements as the mask says.
+    """
+    return (
+        target is aten.index.Tensor
+        and isinstance(value, Tensor)
+        and not value._has_symbolic_sizes_strides
+    )
+
+
+def is_reshaping(target: Any) -> bool:
+    """Say whether a target changes the shape, stride or storage of an operand in place."""
+    return isinstance(target, OpOverload) and torch.Tag.inplace_view in target.tags
+
+
+def is_writing(target: Any) -> bool:
+    """Say whether a target is an operator that writes to an operand."""
+    return isinstance(target, OpOverload) and target._schema.is_mutable
+
+
+class Computation:
+    """Computes what nodes return, below autograd, transforms, autocast and captures.
+
+    Args:
+        fake_mode: What computes; with None, values are real, and so is what is done with them.
+
+    Attributes:
+        fake_mode: As given.
+    """
+
+    def __init__(self, fake_mode: FakeTensorMode | None) -> None:
+        self.fake_mode = fake_mode
+
+    def compute(
+        self, target: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Return `target(*args, **kwargs)`."""
+        if isinstance(target, OpOverload) and self._propagation is not None:
+            output = self._propagation.compute(target, args, kwargs)
+            if output is not MISSING:
+                return output
+        return target(*args, **kwargs)
+
+    def bindings(self, value: Any) -> Any:
+        """Return where in a value, just computed, new unbacked symbols are; None without any."""
+        shape_env = None if self.fake_mode is None else self.fake_mode.shape_env
+        if shape_env is None or not shape_env.pending_fresh_unbacked_symbols:
+            return None
+        return compute_unbacked_bindings(shape_env, value)
+
+    def alias(self, tensor: Tensor) -> Tensor:
+        """Return a tensor whose shape may be changed in place without changing the given one's."""
+        if isinstance(tensor, FakeTensor):
+            return fast_detach(tensor.fake_mode, tensor)
+        return tensor.detach()
+
+    @cached_property
+    def _propagation(self) -> Propagation | None:
+        if self.fake_mode is None or not Propagation.suits(self.fake_mode):
+            return None
+        return Propagation(FakeFactory(self.fake_mode))
+
+    @contextmanager
+    def surroundings(self) -> Generator[None, None, None]:
+        """Enter what values are computed in. Real tensors among operands are constants."""
+        with ExitStack() as stack:
+            stack.enter_context(suspended())
+            stack.enter_context(torch.inference_mode(mode=False))
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(disable_transforms())
+            if is_any_autocast_enabled():
+                for device in {"cpu", torch.get_default_device().type}:
+                    stack.enter_context(torch.autocast(device, enabled=False))
+            if self.fake_mode is not None:
+                # What was learnt of a tensor's data in a capture, such as how many elements of a
+                # mask are true, has a symbol that nodes of this graph have to bring about anew.
+                self.fake_mode.epoch += 1
+                stack.enter_context(_constants_allowed(self.fake_mode))
+                stack.enter_context(self.fake_mode)
+                stack.enter_context(enable_python_dispatcher())
+            yield
+
+
+@contextmanager
+def _constants_allowed(fake_mode: FakeTensorMode) -> Generator[None, None, None]:
+    allowed = fake_mode.allow_non_fake_inputs
+    fake_mode.allow_non_fake_inputs = True
+    try:
+        yield
+    finally:
+        fake_mode.allow_non_fake_inputs = allowed
