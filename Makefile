@@ -71,6 +71,9 @@ $(BENCHES): bench-%: $(VENV)/.base
 	@mkdir -p tests/bench/results
 	$(BIN)/python tests/bench/bench_$*.py --json tests/bench/results/$*.json $(BENCH)
 
+# What verifying after a pass costs belongs to what passes cost.
+bench-passes: bench-verify
+
 clean: ## Remove the environment, caches and everything built.
 	rm -rf $(VENV) docs/_build tests/bench/results .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find $(PROJECTS) docs tests -type d \( -name __pycache__ -o -name dist \) -prune -exec rm -rf {} +
