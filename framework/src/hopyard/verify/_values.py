@@ -181,9 +181,11 @@ class _Values:
             ) from cause
 
     def _item(self, node: Node) -> Any:
-        several, index = (
+        several: Any
+        index: Any
+        several, index = [
             self._recorded(each) if isinstance(each, Node) else each for each in node.args
-        )
+        ]
         try:
             return several[index]
         except (IndexError, KeyError, TypeError) as cause:
