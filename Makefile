@@ -60,10 +60,11 @@ docs: $(VENV)/.base ## Build the documentation into docs/_build/html; a warning 
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-sweep: $(VENV)/.base ## Compare captures with torch's: operators, models, faults, threads, random programs.
+sweep: $(VENV)/.base ## Compare captures with torch's: operators, models, compilers, faults, threads, random programs.
 	$(BIN)/python tests/sweep/sweep_operators.py $(SWEEP)
 	$(BIN)/python tests/sweep/sweep_models.py $(SWEEP)
 	$(BIN)/python tests/sweep/sweep_programs.py --page docs/reference/captures.md
+	$(BIN)/python tests/sweep/sweep_compilers.py
 	$(BIN)/python tests/sweep/sweep_robustness.py $(SWEEP)
 	$(BIN)/python tests/property/run_programs.py --count $(PROGRAMS) $(SWEEP)
 	$(BIN)/python tests/property/run_programs.py --count $(PROGRAMS) --sizes
