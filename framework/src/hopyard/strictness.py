@@ -5,17 +5,27 @@ from __future__ import annotations
 import dis
 import inspect
 import sys
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
 from types import CodeType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from hopyard_hookspecs import SourceLocation
 
+from ._torch.fake import detect_fake_mode
+from ._torch.functional import functional_value
+from ._torch.provenance import function_modes_off
+from ._torch.pytree import tree_leaves, tree_map_only
 from .errors import UnsupportedError
-from .tracing import current_location
+from .hops import compiler_support
+from .hops.compiled import line_of, reason_of
+from .tracing import current_location, suspended
+
+
+class _Analysed(Exception):
+    """A function has been found to be one graph; whoever asked wants no more than that."""
 
 
 def call_strictly(function: Callable[..., Any], *args: Any) -> Any:
@@ -24,28 +34,100 @@ def call_strictly(function: Callable[..., Any], *args: Any) -> Any:
     A print, a branch on a tensor's value, a write to a global or a call into code that cannot be
     analysed would be missing from a graph or frozen in it; here it is an error before the function
     has run. Gradients are recorded as usual. Functions with the same code are analysed once for
-    each kind of input.
+    each kind of input. An exception of the function's own is raised as it is.
 
     Raises:
         UnsupportedError: The function is not one graph; the location is the offending line.
     """
-    from ._torch.compiler import GraphBreak
+    return _analysed(function, args, "eager")
 
-    _refuse_global_writes(function)
-    # A region is used with as many kinds of inputs as the program likes; that is no mistake.
-    unlimited = sys.maxsize
-    strict = torch.compile(  # type: ignore[call-overload]
-        function, backend="eager", fullgraph=True, recompile_limit=unlimited
-    )
-    try:
-        return strict(*args)
-    except GraphBreak as error:
+
+def check_strictly(function: Callable[..., Any], *args: Any) -> None:
+    """Refuse what :func:`call_strictly` would refuse, and run nothing.
+
+    A tracer that is about to run the function sees nothing of this.
+
+    Args:
+        function: The function.
+        *args: What it will be called with: real, fake or functional tensors and plain values.
+
+    Raises:
+        UnsupportedError: The function is not one graph; the location is the offending line.
+    """
+    args = tree_map_only(torch.Tensor, functional_value, args)
+    fake_mode = detect_fake_mode(tree_leaves(args))
+    with ExitStack() as stack:
+        stack.enter_context(suspended())
+        # Those of tracers would be analysed as well.
+        stack.enter_context(function_modes_off())
+        if fake_mode is not None and fake_mode.shape_env is not None:
+            # What is asked of sizes here the program does not depend on.
+            stack.enter_context(fake_mode.shape_env.suppress_guards())
+        try:
+            _analysed(function, args, _analyse_only)
+        except _Analysed:
+            return
+
+
+def _analysed(function: Callable[..., Any], args: Any, backend: Any) -> Any:
+    from ._torch.compiler import GraphBreak, UncapturedCall, UserError, compiled_whole
+
+    missing = compiler_support()
+    if missing:
         raise UnsupportedError(
-            f"a strict capture cannot see all of it: {_reason(str(error))}",
-            hint="move it out of the strict function, or write it with tensor operators",
+            f"strict execution is not possible: {missing}",
+            hint="use a version of torch that Hopyard is tested with",
             stage="strict",
-            location=_innermost(getattr(error, "real_stack", None)) or current_location(),
-        ) from error
+        )
+    _refuse_global_writes(function)
+    with _unlimited():
+        try:
+            return compiled_whole(function, backend)(*args)
+        except (GraphBreak, UncapturedCall, UserError) as error:
+            if isinstance(error, UnsupportedError):
+                raise
+            if getattr(error, "gb_type", "") == "Observed exception":
+                # All the way to it was a graph. Whoever runs the function gets what it raises.
+                return None if backend is _analyse_only else function(*args)
+            _refuse(error)
+
+
+def _refuse(error: Any) -> NoReturn:
+    raise UnsupportedError(
+        f"a strict capture cannot see all of it: {reason_of(str(error))}",
+        hint="move it out of the strict function, or write it with tensor operators",
+        stage="strict",
+        location=line_of(getattr(error, "real_stack", None)) or current_location(),
+    ) from error
+
+
+def _analyse_only(graph_module: Any, inputs: Any) -> Callable[..., NoReturn]:
+    """Stop as soon as a function would run; Dynamo remembers that for the next time."""
+
+    def stop(*args: Any) -> NoReturn:
+        raise _Analysed
+
+    return stop
+
+
+@contextmanager
+def _unlimited() -> Generator[None, None, None]:
+    """Let Dynamo analyse a function for as many kinds of inputs as the program has.
+
+    A function without operators is a graph as well, and one that reads the value of a tensor may
+    still be one. During an export Dynamo would leave functions alone, and prints out of graphs.
+    """
+    from ._torch.compiler import settings
+
+    with settings.patch(
+        recompile_limit=sys.maxsize,
+        accumulated_recompile_limit=sys.maxsize,
+        allow_empty_graphs=True,
+        capture_scalar_outputs=True,
+        force_compile_during_fx_trace=True,
+        reorderable_logging_functions=set(),
+    ):
+        yield
 
 
 def _refuse_global_writes(function: Callable[..., Any]) -> None:
@@ -67,16 +149,3 @@ def _refuse_global_writes(function: Callable[..., Any]) -> None:
                         code.co_filename, line or code.co_firstlineno, code.co_qualname
                     ),
                 )
-
-
-def _reason(text: str) -> str:
-    """Return Dynamo's summary and explanation without its hints, which concern torch.compile."""
-    words = " ".join(text.split("Hint:")[0].split("Developer debug context:")[0].split())
-    return words.replace(" Explanation:", ":").rstrip(".")
-
-
-def _innermost(stack: traceback.StackSummary | None) -> SourceLocation | None:
-    if not stack:
-        return None
-    frame = stack[-1]
-    return SourceLocation(frame.filename, frame.lineno or 0, frame.name)

@@ -202,7 +202,7 @@ class TestOptions:
 
     def test_the_plugin_lists_without_loading_torch(self, session: Session) -> None:
         assert set(session.hops) == {"executorch_delegate__call_delegate"}
-        assert set(session.backends) == {"reference"}
+        assert set(session.backends) == {"reference", "xnnpack"}
         assert str(session.pipeline("delegate{minimum=2}")) == "delegate{minimum=2}"
 
 
@@ -262,10 +262,18 @@ def test_everything_public_can_be_imported() -> None:
         "DelegationReport",
         "LoweredModule",
         "Progress",
+        "PteListing",
+        "PteProgram",
         "ReferenceBackend",
+        "XnnpackBackend",
         "call_delegate",
+        "convert_to_executorch",
         "delegate",
+        "from_executorch",
+        "inspect_pte",
         "report",
+        "run_pte",
+        "to_executorch",
     ]
     for name in dir(hopyard_executorch_delegate):
         assert getattr(hopyard_executorch_delegate, name)

@@ -5,7 +5,6 @@ Importing this module imports Dynamo, which takes seconds; import it where it is
 
 from __future__ import annotations
 
-from torch._dynamo.exc import UncapturedHigherOrderOpError as UncapturedCall
 from torch._dynamo.guards import GuardBuilder as GuardBuilder
 from torch._dynamo.guards import install_guard as install_guard
 from torch._dynamo.utils import get_fake_value as fake_result
@@ -46,7 +45,6 @@ __all__ = [
     "NumberVariable",
     "OperatorVariable",
     "OverridingVariable",
-    "UncapturedCall",
     "Variable",
     "container_variable",
     "fake_result",

@@ -174,6 +174,11 @@ def _takes_any(eager: Callable[..., Any]) -> bool:
     return any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
 
 
+def is_traced() -> bool:
+    """Say whether a tracer, Hopyard's or torch's, records what is called on this thread."""
+    return current_proxy_mode() is not None
+
+
 def is_eager(args: Sequence[Any]) -> bool:
     """Say whether a call with these operands is plain eager execution.
 

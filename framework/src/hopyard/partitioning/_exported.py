@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import SymBool, SymFloat, SymInt, Tensor
@@ -30,18 +31,24 @@ from ._state import RANGES, STATE
 _SYMBOLIC = {SymInt: SymIntArgument, SymFloat: SymFloatArgument, SymBool: SymBoolArgument}
 
 
-def export_partition(partition: GraphModule) -> ExportedProgram:
+def export_partition(
+    partition: GraphModule, state: Mapping[str, Tensor] | None = None
+) -> ExportedProgram:
     """Return a partition as an exported program with a graph of its own and shared tensors.
 
-    Placeholders with `meta["state"]` become parameters, buffers and constants under their own
-    names; the others are the inputs, in order.
+    Placeholders with state become parameters and buffers under their own names; the others are the
+    inputs, in order.
+
+    Args:
+        partition: The partition.
+        state: The tensors of placeholders by name, if their metadata does not tell.
 
     Raises:
         ProgramError: torch's verifier refuses it.
     """
-    graph_module = _with_state_first(partition)
+    graph_module = _with_state_first(partition, state or {})
     placeholders = graph_module.graph.find_nodes(op="placeholder")
-    state = {node.name: node.meta[STATE] for node in placeholders if STATE in node.meta}
+    tensors = {node.name: node.meta[STATE] for node in placeholders if STATE in node.meta}
     inputs = [_input(node) for node in placeholders]
     returned: Any = graph_module.graph.output_node().args[0]
     outputs = [_argument(value) for value in returned]
@@ -56,7 +63,7 @@ def export_partition(partition: GraphModule) -> ExportedProgram:
             graph_signature=ExportGraphSignature(
                 inputs, [OutputSpec(OutputKind.USER_OUTPUT, each, None) for each in outputs]
             ),
-            state_dict=state,
+            state_dict=tensors,
             range_constraints=dict(partition.meta.get(RANGES, {})),
             module_call_graph=[ModuleCallEntry("", entry)],
         )
@@ -66,14 +73,19 @@ def export_partition(partition: GraphModule) -> ExportedProgram:
         ) from error
 
 
-def _with_state_first(partition: GraphModule) -> GraphModule:
+def _with_state_first(partition: GraphModule, state: Mapping[str, Tensor]) -> GraphModule:
     graph = Graph()
     copies: dict[Node, Node] = {}
-    placeholders = partition.graph.find_nodes(op="placeholder")
-    for node in sorted(placeholders, key=_rank):
+    tensors = {
+        node: state.get(node.name, node.meta.get(STATE))
+        for node in partition.graph.find_nodes(op="placeholder")
+    }
+    for node in sorted(tensors, key=lambda node: _rank(tensors[node])):
         copies[node] = graph.placeholder(node.name)
         copies[node].target = copies[node].name
         copies[node].meta = dict(node.meta)
+        if tensors[node] is not None:
+            copies[node].meta[STATE] = tensors[node]
     result = graph.graph_copy(partition.graph, copies)
     graph.output(result)
     return make_graph_module(_attributes(partition), graph, "GraphModule")
@@ -86,9 +98,8 @@ def _attributes(partition: GraphModule) -> Module:
     return root
 
 
-def _rank(node: Node) -> int:
+def _rank(state: Tensor | None) -> int:
     """Return where a placeholder stands: torch wants parameters before buffers before inputs."""
-    state = node.meta.get(STATE)
     return 2 if state is None else not isinstance(state, Parameter)
 
 

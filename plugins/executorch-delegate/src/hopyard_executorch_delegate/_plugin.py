@@ -17,11 +17,18 @@ def hopyard_register_hops() -> Iterator[Hop]:
 
 @hookimpl
 def hopyard_register_backends() -> Iterator[Backend]:
-    """Register the backend that runs everywhere."""
+    """Register the backend that runs everywhere, and ExecuTorch's."""
     yield Backend(
         "reference",
         implementation="hopyard_executorch_delegate:ReferenceBackend",
         summary="Run a serialised graph with PyTorch's own operators.",
+    )
+    yield Backend(
+        "xnnpack",
+        implementation="hopyard_executorch_delegate:XnnpackBackend",
+        summary="Lower for ExecuTorch's XNNPACK delegate (needs executorch).",
+        bakes_state=True,
+        concurrency="processes",
     )
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
-from ..._torch.compiler import GraphBreak
+from ..._torch.compiler import GraphBreak, UncapturedCall, UserError, settings
 from ..._torch.dynamo import (
     CONTAINER_VARIABLES,
     ConstantVariable,
@@ -23,7 +23,6 @@ from ..._torch.dynamo import (
     NumberVariable,
     OperatorVariable,
     OverridingVariable,
-    UncapturedCall,
     Variable,
     container_variable,
     fake_result,
@@ -41,6 +40,9 @@ from ...tracing import nest_inputs
 from .._operator import Operator
 from .._provider import provider_of
 from ._refusals import line_of, line_of_node, reason_of
+
+_DEPTH = 16
+"""How many regions may lie in each other; a body that calls itself knows no end."""
 
 
 class CompileRefusal(UncapturedCall, UnsupportedError):
@@ -90,7 +92,7 @@ class CallVariable(OperatorVariable):
                 return super().call_function(tx, args, kwargs)
             # Function modes are to see what the body does, and the call is not one of theirs.
             return self._call_function(tx, args, kwargs)
-        except GraphBreak as error:
+        except (GraphBreak, UserError, RecursionError) as error:
             raise CompileRefusal(
                 self.value,
                 f"does not fit in a graph: {reason_of(str(error))}",
@@ -156,19 +158,22 @@ class RegionVariable(CallVariable):
     def record(self, tx: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Write the call with its body to the graph and return the variable of its result."""
         operator = self.value
+        self._refuse_depth(tx)
         body, *operands = args
         config = self._settled(kwargs)
         given = [self._given(index, each) for index, each in enumerate(operands)]
         watched = _Watched(self, body)
-        (_, _), graph, captured = trace_body(
-            tx,
-            watched,
-            operands,
-            {},
-            operator.name(),
-            source_target=operator,
-            set_subgraph_inputs="flatten_manual",
-        )
+        # An export would leave out a print, and let the rest of the body pass.
+        with settings.patch(reorderable_logging_functions=set()):
+            (_, _), graph, captured = trace_body(
+                tx,
+                watched,
+                operands,
+                {},
+                operator.name(),
+                source_target=operator,
+                set_subgraph_inputs="flatten_manual",
+            )
         placeholders = graph.find_nodes(op="placeholder")
         count = len(placeholders) - len(captured)
         names = [f"operand {index}" for index in range(count)]
@@ -196,6 +201,17 @@ class RegionVariable(CallVariable):
         if not operator.definition.writes:
             self._refuse_sharing(names, placeholders, example, tree_leaves(outputs))
         return _result(tx, proxy, example, same)
+
+    def _refuse_depth(self, tx: Any) -> None:
+        """Refuse a body that calls itself, before Dynamo runs out of stack."""
+        depth, tracer = 0, tx.output.current_tracer
+        while tracer is not None:
+            depth, tracer = depth + 1, tracer.parent
+        if depth > _DEPTH:
+            raise self.refusal(
+                f"lies in more than {_DEPTH} regions: its body seems to call itself",
+                "write the recursion as a loop, or end it by a value that is known beforehand",
+            )
 
     def _check_inputs(
         self, graph: Graph, placeholders: Sequence[Node], names: Sequence[str], count: int
