@@ -123,6 +123,7 @@ def load_program(
             _check_containers(descriptions[GRAPH], source)
             exported = read_archive(descriptions, archive)
         program = from_exported_program(exported, manifest, copy=False)
+        _check_tensors(program)
         _drop_unused_items(program.graph_module)
         if _ORIGINS_MEMBER in members:
             read_origins(program.graph_module, members[_ORIGINS_MEMBER].decode())
@@ -140,6 +141,26 @@ def load_program(
         raise
     except Exception as error:
         raise _damaged(source, f"{type(error).__name__}: {error}", manifest) from error
+
+
+def _check_tensors(program: Program) -> None:
+    """Refuse parameters, buffers and constants that the graph was not made for.
+
+    Raises:
+        ValueError: One has another shape or type.
+    """
+    held = {**program.state, **program.constants}
+    placeholders = {node.name: node for node in program.graph.find_nodes(op="placeholder")}
+    for spec in program.signature.input_specs:
+        value = held.get(str(spec.target))
+        expected = placeholders[spec.arg.name].meta.get("val")
+        if not isinstance(value, torch.Tensor) or not isinstance(expected, torch.Tensor):
+            continue
+        if (value.shape, value.dtype) != (expected.shape, expected.dtype):
+            raise ValueError(
+                f"{spec.target} is {value.dtype} of shape {list(value.shape)} "
+                f"where the graph has {expected.dtype} of shape {list(expected.shape)}"
+            )
 
 
 def _drop_unused_items(graph_module: GraphModule) -> None:
