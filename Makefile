@@ -60,7 +60,7 @@ docs: $(VENV)/.base ## Build the documentation into docs/_build/html; a warning 
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-sweep: $(VENV)/.base ## Compare captures with torch's: operators, models, compilers, faults, threads, random programs.
+sweep: $(VENV)/.base ## Compare captures with torch's, and what compilers and random pipelines make of them with eager.
 	$(BIN)/python tests/sweep/sweep_operators.py $(SWEEP)
 	$(BIN)/python tests/sweep/sweep_models.py $(SWEEP)
 	$(BIN)/python tests/sweep/sweep_programs.py --page docs/reference/captures.md
@@ -68,12 +68,16 @@ sweep: $(VENV)/.base ## Compare captures with torch's: operators, models, compil
 	$(BIN)/python tests/sweep/sweep_robustness.py $(SWEEP)
 	$(BIN)/python tests/property/run_programs.py --count $(PROGRAMS) $(SWEEP)
 	$(BIN)/python tests/property/run_programs.py --count $(PROGRAMS) --sizes
+	$(BIN)/python tests/property/run_pipelines.py --count $(PROGRAMS)
 
 bench: $(BENCHES) ## Run the benchmarks; results are kept as JSON in tests/bench/results.
 
 $(BENCHES): bench-%: $(VENV)/.base
 	@mkdir -p tests/bench/results
 	$(BIN)/python tests/bench/bench_$*.py --json tests/bench/results/$*.json $(BENCH)
+
+# What verifying after a pass costs belongs to what passes cost.
+bench-passes: bench-verify
 
 # What it compares with has to be there, and so has the model.
 bench-delegate: $(VENV)/.demo
