@@ -67,7 +67,7 @@ def _content(graph_module: GraphModule, symbols: dict[str, str]) -> Iterator[Any
         bindings = {
             symbol: path
             for symbol, path in (meta.get("unbacked_bindings") or {}).items()
-            if str(symbol) in str(tree_map(_shape, meta.get("val")))
+            if re.search(rf"\b{symbol}\b", str(tree_map(_shape, meta.get("val"))))
         }
         yield (
             node.op,

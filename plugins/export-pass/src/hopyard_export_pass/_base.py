@@ -110,7 +110,9 @@ class ExportPass:
         """
         inputs = self.inputs(graph_module)
         stage = type(self).__name__
-        computation, describing = computation_for(fake_mode_of(graph_module, inputs, stage))
+        computation, describing = computation_for(
+            graph_module, fake_mode_of(graph_module, inputs, stage)
+        )
         # The graph itself is replayed as a body is, through the callback for bodies.
         outer = _replay.set(None)
         beginning = _beginning.set((computation, describing))
