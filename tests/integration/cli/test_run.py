@@ -112,7 +112,7 @@ def test_what_an_absent_plugin_provides_names_the_distribution(place, monkeypatc
 @pytest.mark.parametrize("with_rich", [True, False])
 def test_progress_is_shown_on_a_terminal_only(place, monkeypatch, with_rich):
     if with_rich:
-        pytest.importorskip("rich")
+        pytest.importorskip("rich", reason="colours come from rich")
     else:
         monkeypatch.setitem(__import__("sys").modules, "rich.console", None)
     monkeypatch.setenv("NO_COLOR", "1")

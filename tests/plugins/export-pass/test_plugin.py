@@ -16,7 +16,16 @@ from hopyard import Session
 
 
 def test_the_passes_are_registered(session: Session) -> None:
-    assert set(session.passes) == {"decompose", "dce", "remove-no-ops"}
+    assert set(session.passes) == {
+        "cse",
+        "dce",
+        "decompose",
+        "fold-constants",
+        "fold-conv-bn",
+        "functionalize",
+        "fuse-linear-activation",
+        "remove-no-ops",
+    }
     assert all(entry.provider.plugin == "export-pass" for entry in session.passes.values())
 
 

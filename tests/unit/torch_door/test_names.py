@@ -9,12 +9,13 @@ import importlib
 import io
 import json
 import pkgutil
+import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import pytest
@@ -951,6 +952,64 @@ def _reports() -> None:
     torch.compiler.reset()
 
 
+@check("provenance.function_modes_off")
+def _modes_off() -> None:
+    with torch.device("meta"), torch.device("cpu"):
+        before = dispatch.function_mode_stack()
+        with suppress(KeyError), provenance.function_modes_off():
+            assert provenance.function_mode_count() == 0
+            raise KeyError
+        assert dispatch.function_mode_stack() == before
+        assert len(before) == 2
+
+
+@check("compiler.compiled_whole")
+def _compiled_whole() -> None:
+    def whole(x: Tensor) -> Tensor:
+        return x.sin()
+
+    def parts(x: Tensor) -> Tensor:
+        print(x)
+        return x
+
+    seen = []
+
+    def backend(graph_module: fx.GraphModule, inputs: Any) -> Any:
+        seen.append(graph_module)
+        return graph_module
+
+    # Where torch.compile does nothing.
+    with (
+        mock.patch("torch.compiler.is_exporting", return_value=True),
+        compiler.settings.patch(force_compile_during_fx_trace=True),
+    ):
+        assert compiler.compiled_whole(whole, backend)(torch.zeros(1)).item() == 0
+        with pytest.raises(compiler.GraphBreak):
+            compiler.compiled_whole(parts, backend)(torch.zeros(1))
+    torch.compiler.reset()
+    assert len(seen) == 1
+
+
+@check("compiler.settings")
+def _settings() -> None:
+    def function(x: Tensor) -> Tensor:
+        return x * x.sum().item()
+
+    seen = []
+    wanted = {"recompile_limit": 3, "accumulated_recompile_limit": 4, "allow_empty_graphs": True}
+    with compiler.settings.patch(capture_scalar_outputs=True, **wanted):
+        for name, value in wanted.items():
+            assert getattr(compiler.settings, name) == value
+        thread = threading.Thread(target=lambda: seen.append(compiler.settings.recompile_limit))
+        thread.start()
+        thread.join()
+        compiled = torch.compile(function, backend="eager", fullgraph=True)
+        assert compiled(torch.ones(2)).tolist() == [2.0, 2.0]
+    torch.compiler.reset()
+    # They are a thread's own.
+    assert seen == [compiler.settings.recompile_limit] != [3]
+
+
 @check("compiler.GraphBreak")
 def _graph_break() -> None:
     def function(x: Tensor) -> Tensor:
@@ -969,6 +1028,11 @@ class Doubling(dispatch.HigherOrderOperator):
         return [factor * body(*operands)]
 
 
+class Named(NamedTuple):
+    text: str
+    value: Tensor
+
+
 class SecondOf(dynamo.Variable):
     """A body that returns the second of two results."""
 
@@ -978,9 +1042,11 @@ class SecondOf(dynamo.Variable):
 
     def call_function(self, tx: Any, args: Any, kwargs: Any) -> Any:
         result = dynamo.realized(self._body.call_function(tx, args, kwargs))
-        assert result.items[0].is_python_constant()
-        assert result.items[1].maybe_fx_node() is not None
-        return result.items[1]
+        assert isinstance(result, dynamo.NAMED_TUPLE_VARIABLE)
+        told, value = result._base_vt.items
+        assert told.is_python_constant()
+        assert value.maybe_fx_node() is not None
+        return value
 
 
 class DoublingVariable(dynamo.OperatorVariable):
@@ -1023,6 +1089,7 @@ class DoublingVariable(dynamo.OperatorVariable):
 
 @check(
     "dynamo.CONTAINER_VARIABLES",
+    "dynamo.NAMED_TUPLE_VARIABLE",
     "dynamo.ConstantVariable",
     "dynamo.NumberVariable",
     "dynamo.OperatorVariable",
@@ -1047,7 +1114,7 @@ def _a_variable_of_ones_own() -> None:
         return graph_module
 
     def program(called: Any, x: Tensor, captured: Tensor, factor: int) -> Any:
-        return called(lambda y: ("text", y * captured), [x], factor=factor)
+        return called(lambda y: Named("text", y * captured), [x], factor=factor)
 
     names = [operator.name(), other.name()]
     dynamo.operator_variables.update(dict.fromkeys(names, DoublingVariable))
@@ -1095,19 +1162,33 @@ def _overriding_variables() -> None:
     assert seen == [True, False]
 
 
-@check("dynamo.UncapturedCall")
+@check("compiler.UserError")
+def _user_error() -> None:
+    def function(x: Tensor) -> Tensor:
+        return x + 1 if x.sum().item() > 0 else x
+
+    with (
+        compiler.settings.patch(capture_scalar_outputs=True),
+        pytest.raises(compiler.UserError) as raised,
+    ):
+        torch.compile(function, backend="eager", fullgraph=True)(torch.ones(1))
+    torch.compiler.reset()
+    assert raised.value.real_stack[-1].filename == __file__
+
+
+@check("compiler.UncapturedCall")
 def _uncaptured() -> None:
     class Variable(DoublingVariable):
         _HOP_NAME = "door_tests__refused"
 
         def call_function(self, tx: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
-            raise dynamo.UncapturedCall("as it must be")
+            raise compiler.UncapturedCall("as it must be")
 
     operator = Doubling("door_tests__refused")
     dynamo.operator_variables[operator.name()] = Variable
     try:
         # Unlike a graph break it is an error whether or not the whole must be one graph.
-        with pytest.raises(dynamo.UncapturedCall) as raised:
+        with pytest.raises(compiler.UncapturedCall) as raised:
             torch.compile(lambda x: operator(x), backend="eager")(torch.ones(1))
     finally:
         del dynamo.operator_variables[operator.name()]

@@ -10,9 +10,13 @@ from collections.abc import Iterator as _Iterator
 from contextlib import contextmanager as _contextmanager
 from typing import Any as _Any
 
+from torch._dynamo import config as settings
 from torch._dynamo import convert_frame as _convert_frame
+from torch._dynamo import optimize as _optimize
 from torch._dynamo.backends.common import aot_autograd as lowered_backend
+from torch._dynamo.exc import UncapturedHigherOrderOpError as UncapturedCall
 from torch._dynamo.exc import Unsupported as GraphBreak
+from torch._dynamo.exc import UserError as UserError
 from torch._functorch._aot_autograd.utils import make_boxed_func as boxed
 
 
@@ -50,4 +54,18 @@ def reports_without_guards(shape_env: _Any) -> _Iterator[None]:
         _thread.shape_env = before
 
 
-__all__ = ["GraphBreak", "boxed", "lowered_backend", "reports_without_guards"]
+def compiled_whole(function: _Any, backend: _Any) -> _Any:
+    """Return a function compiled as one graph, unlike `torch.compile` within an export as well."""
+    return _optimize(backend=backend, nopython=True)(function)
+
+
+__all__ = [
+    "GraphBreak",
+    "UncapturedCall",
+    "UserError",
+    "boxed",
+    "compiled_whole",
+    "lowered_backend",
+    "reports_without_guards",
+    "settings",
+]

@@ -5,7 +5,6 @@ Importing this module imports Dynamo, which takes seconds; import it where it is
 
 from __future__ import annotations
 
-from torch._dynamo.exc import UncapturedHigherOrderOpError as UncapturedCall
 from torch._dynamo.guards import GuardBuilder as GuardBuilder
 from torch._dynamo.guards import install_guard as install_guard
 from torch._dynamo.utils import get_fake_value as fake_result
@@ -29,6 +28,10 @@ from torch._dynamo.variables.tensor import SymNodeVariable as NumberVariable
 from torch._dynamo.variables.torch_function import (
     TensorWithTFOverrideVariable as OverridingVariable,
 )
+from torch._dynamo.variables.user_defined import UserDefinedTupleVariable as _TupleVariable
+
+NAMED_TUPLE_VARIABLE = _TupleVariable
+"""The variable of a tuple of a class of its own; its `_base_vt` is the variable of a plain one."""
 
 CONTAINER_VARIABLES = (_ListVariable, _DictVariable)
 """The variables of lists, tuples and dicts; their `items` are variables."""
@@ -43,10 +46,10 @@ __all__ = [
     "CONTAINER_VARIABLES",
     "ConstantVariable",
     "GuardBuilder",
+    "NAMED_TUPLE_VARIABLE",
     "NumberVariable",
     "OperatorVariable",
     "OverridingVariable",
-    "UncapturedCall",
     "Variable",
     "container_variable",
     "fake_result",

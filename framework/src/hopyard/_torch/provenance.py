@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys as _sys
+from collections.abc import Generator as _Generator
+from contextlib import contextmanager as _contextmanager
 from typing import Any as _Any
 
 from torch._C import _len_torch_function_stack as function_mode_count
@@ -38,6 +40,17 @@ def are_stack_traces_demanded() -> bool:
     return inductor is not None and inductor.trace.provenance_tracking_level == 1
 
 
+@_contextmanager
+def function_modes_off() -> _Generator[None, None, None]:
+    """Take all function modes off for a while."""
+    modes = [pop_function_mode() for _ in range(function_mode_count())]
+    try:
+        yield
+    finally:
+        for mode in reversed(modes):
+            push_function_mode(mode)
+
+
 def is_compiled(module: _Any) -> bool:
     """Say whether a module is what `torch.compile` made of one."""
     dynamo = _sys.modules.get("torch._dynamo.eval_frame")
@@ -50,6 +63,7 @@ __all__ = [
     "are_numbers_kept",
     "are_stack_traces_demanded",
     "function_mode_count",
+    "function_modes_off",
     "is_compiled",
     "next_autograd_number",
     "original_operator",

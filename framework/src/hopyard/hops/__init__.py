@@ -36,6 +36,7 @@ from ._effects import Effects as Effects
 from ._effects import effects_of_call as effects_of_call
 from ._operator import Operator as Operator
 from ._operator import is_eager as is_eager
+from ._operator import is_traced as is_traced
 from ._provider import provider_of as provider_of
 from ._registry import bind as bind
 from ._registry import bound as bound

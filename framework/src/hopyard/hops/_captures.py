@@ -7,7 +7,7 @@ import inspect
 import threading
 import types
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -35,13 +35,18 @@ looking = Looking()
 
 
 @contextmanager
-def not_looking() -> Generator[None, None, None]:
-    """Do something for a tracer's sake within a body that is looked at."""
-    before, looking.find = looking.find, None
+def looked_at(find: Find | None) -> Generator[None, None, None]:
+    """Run a body, some of whose tensors others stand in for."""
+    before, looking.find = looking.find, find
     try:
         yield
     finally:
         looking.find = before
+
+
+def not_looking() -> AbstractContextManager[None]:
+    """Do something for a tracer's sake within a body that is looked at."""
+    return looked_at(None)
 
 
 class StandIns(TorchFunctionMode):
@@ -109,13 +114,16 @@ class Lifted:
         count = len(args) - len(self._captured)
         given = {id(old): new for old, new in zip(self._captured, args[count:], strict=True)}
 
+        enclosing = looking.find
+
         def find(tensor: Tensor) -> Tensor:
-            if id(tensor) not in given and looking.find is not None:
-                tensor = looking.find(tensor)
+            if id(tensor) not in given and enclosing is not None:
+                tensor = enclosing(tensor)
             replaced: Tensor = given.get(id(tensor), tensor)
             return replaced
 
-        with StandIns(find):
+        # Who looks at a call within the body must not find what is replaced here.
+        with StandIns(find), looked_at(find):
             output = self._body(*args[:count])
         # A body may return what it captures without calling a function on it.
         return tree_map_only(Tensor, find, output)

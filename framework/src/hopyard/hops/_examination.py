@@ -6,8 +6,8 @@ happened to the program that calls it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ from ..tracing import (
     suspended,
 )
 from . import _function_modes as function_modes
-from ._captures import Find, StandIns, looking, name_of
+from ._captures import Find, StandIns, looked_at, looking, name_of
 from ._effects import Effects, effects_of
 from ._provider import provider_of
 
@@ -154,7 +154,8 @@ class _Examiner:
     def run(self, gradient: bool) -> Examination:
         self._gradient = gradient
         with ExitStack() as stack:
-            stack.enter_context(self._looking())
+            self._enclosing = looking.find
+            stack.enter_context(looked_at(self._find))
             stack.enter_context(suspended())
             stack.enter_context(without_infra_mode(FUNCTIONAL_SLOT))
             values = [self._fresh(leaf) for leaf in self._leaves]
@@ -177,16 +178,8 @@ class _Examiner:
         self._refuse_left_over(region.graph_module)
         return self._conclude(region.graph_module, order)
 
-    @contextmanager
-    def _looking(self) -> Generator[None, None, None]:
-        self._enclosing, looking.find = looking.find, self._find
-        try:
-            yield
-        finally:
-            looking.find = self._enclosing
-
     def _alone(self, *values: Any) -> Any:
-        with function_modes.shown(), StandIns(self._stand_in):
+        with function_modes.shown(aside=True), StandIns(self._stand_in):
             output = self._call(*tree_unflatten(list(values), self._spec))
         outputs = [
             self._find(leaf) if isinstance(leaf, Tensor) else leaf for leaf in tree_leaves(output)

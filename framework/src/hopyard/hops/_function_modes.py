@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .._torch.dispatch import function_mode_stack
+from .._torch.predispatch import PreDispatchTorchFunctionMode
 from .._torch.provenance import (
     TorchFunctionMetadataMode,
     function_mode_count,
@@ -60,14 +61,21 @@ def hiding() -> Generator[None, None, None]:
 
 
 @contextmanager
-def shown(*, notes: bool = True) -> Generator[None, None, None]:
+def shown(*, notes: bool = True, aside: bool = False) -> Generator[None, None, None]:
     """Put the hidden modes back for the author's or the user's code.
 
     Args:
         notes: Whether torch's own mode is put back that notes which function a node comes from.
+        aside: Whether the code is recorded in a graph of its own, so that the modes are not put
+            back that record grad modes and autocast in the graph around it.
     """
     hidden, _state.hidden = _state.hidden, ()
-    modes = [mode for mode in hidden if notes or type(mode) is not TorchFunctionMetadataMode]
+    modes = [
+        mode
+        for mode in hidden
+        if (notes or type(mode) is not TorchFunctionMetadataMode)
+        and not (aside and isinstance(mode, PreDispatchTorchFunctionMode))
+    ]
     for mode in modes:
         push_function_mode(mode)
     try:

@@ -22,6 +22,7 @@ from .._torch.dispatch import (
     dispatch_keys_of,
     dispatch_mode_count,
     is_dispatch_key_excluded,
+    keep_from_dynamo,
 )
 from .._torch.fake import FakeTensor
 from .._torch.predispatch import is_dispatch_key_included
@@ -163,6 +164,10 @@ class Operator(HigherOrderOperator):
         return _by_name, (self.name(),)
 
 
+# Where Dynamo leaves a function alone, it would read the functions that this calls one by one.
+keep_from_dynamo(Operator.__call__)
+
+
 def _by_name(name: str) -> Operator:
     from ._registry import bound
 
@@ -172,6 +177,11 @@ def _by_name(name: str) -> Operator:
 def _takes_any(eager: Callable[..., Any]) -> bool:
     parameters = inspect.signature(eager).parameters.values()
     return any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
+
+
+def is_traced() -> bool:
+    """Say whether a tracer, Hopyard's or torch's, records what is called on this thread."""
+    return current_proxy_mode() is not None
 
 
 def is_eager(args: Sequence[Any]) -> bool:

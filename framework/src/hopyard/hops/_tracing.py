@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
+from torch.nn import Parameter
 
 from .._torch.proxies import (
     get_proxy_slot,
@@ -86,18 +87,29 @@ def rule_for_torch(operator: Operator) -> Callable[..., Any]:
         tracer = mode.tracer
         outer = _enclosing.get()
         enclosing = (*outer, tracer)
-        numbers = _numbers_around(tracer)
+        around = _numbers_around(tracer)
         leaves, spec = tree_flatten(operands)
         refuse_what_no_graph_holds(operator, operands, config)
-        run = _FirstRun(operator, run_with_notes(body), len(operands))
         before = [_state(value) for value in operands]
-        token = _enclosing.set(enclosing)
-        try:
-            # For containers torch's tracer makes a graph with a calling convention of its own.
-            traced = trace_subgraph_with_torch(run.flat(spec))(*leaves, *numbers)
-        finally:
-            _enclosing.reset(token)
-        numbers = _drop_unused(traced, numbers)
+        traced: GraphModule | None = None
+        while traced is None:
+            run = _FirstRun(operator, run_with_notes(body), len(operands))
+            token = _enclosing.set(enclosing)
+            try:
+                # For containers torch's tracer makes a graph with a calling convention of its own.
+                traced = trace_subgraph_with_torch(run.flat(spec))(*leaves, *around)
+            except RuntimeError as error:
+                if "is not tracked with proxy" not in str(error):
+                    raise
+                tensors = _tensors_around(enclosing, (*leaves, *around))
+                if not tensors:
+                    raise
+                # torch's tracer cannot compute every size of a captured tensor, but reads all sizes
+                # off what it is given.
+                around += tensors
+            finally:
+                _enclosing.reset(token)
+        around = _drop_unused(traced, around)
         if any(leaf is not operand for leaf, operand in zip_longest(leaves, operands)):
             nest_inputs(traced, operands)
         _refuse_changes(operator, before, [_state(value) for value in operands])
@@ -105,13 +117,14 @@ def rule_for_torch(operator: Operator) -> Callable[..., Any]:
         def is_captured(tensor: Tensor) -> bool:
             if tensor.requires_grad and torch.is_grad_enabled():
                 return True
-            if mode.pre_dispatch and operator.takes_captured:
-                # torch.export looks for constants in the program's own graph, not in its bodies.
+            if operator.takes_captured and (mode.pre_dispatch or isinstance(tensor, Parameter)):
+                # torch.export looks for constants in the program's own graph, not in its bodies,
+                # and torch's tracer for parameters.
                 return True
             return any(get_proxy_slot(tensor, known, None) is not None for known in enclosing)
 
         region = lift_captured(traced, is_captured)
-        region = region._replace(captured=(*numbers, *region.captured))
+        region = region._replace(captured=(*around, *region.captured))
         _refuse_writes(operator, body, region, operands)
         operator.check_captures(body, region.captured)
         # Before dispatch, as torch.export traces, gradients are still to come: none can be lost.
@@ -173,7 +186,7 @@ class _FirstRun:
         self.__name__ = getattr(body, "__name__", type(body).__name__)
 
     def __call__(self, *operands: Any) -> Any:
-        with function_modes.shown():
+        with function_modes.shown(aside=True):
             output = self._body(*operands[: self._count])
         return self._packed(output)
 
@@ -185,7 +198,7 @@ class _FirstRun:
 
         # torch's tracer walks the stack for each operator: a frame less is worth some code.
         def body(*leaves: Any) -> Any:
-            with function_modes.shown(notes=notes):
+            with function_modes.shown(notes=notes, aside=True):
                 output = self._body(*tree_unflatten(list(leaves[:count]), spec))
             return self._packed(output)
 
@@ -219,15 +232,27 @@ def _numbers_around(tracer: Any) -> list[Any]:
     return [entry.value for symbol, entry in known.items() if symbol.is_Symbol]
 
 
-def _drop_unused(graph_module: GraphModule, numbers: list[Any]) -> list[Any]:
+def _tensors_around(tracers: Sequence[Any], known: Sequence[Any]) -> list[Tensor]:
+    """Return the tensors that torch's tracers know, without those that are known already."""
+    seen = {id(value) for value in known}
+    tensors = []
+    for tracer in reversed(tracers):
+        for tensor in list(tracer.tensor_tracker):
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                tensors.append(tensor)
+    return tensors
+
+
+def _drop_unused(graph_module: GraphModule, around: list[Any]) -> list[Any]:
     """Remove the last inputs of a body if it does not use them; return what the others are."""
-    if not numbers:
-        return numbers
-    inputs = graph_module.graph.find_nodes(op="placeholder")[-len(numbers) :]
+    if not around:
+        return around
+    inputs = graph_module.graph.find_nodes(op="placeholder")[-len(around) :]
     used = []
-    for node, number in zip(inputs, numbers, strict=True):
+    for node, value in zip(inputs, around, strict=True):
         if node.users:
-            used.append(number)
+            used.append(value)
         else:
             graph_module.graph.erase_node(node)
     graph_module.recompile()

@@ -15,6 +15,7 @@ as before.
 
 from __future__ import annotations
 
+from .._graph_copy import copy_graph_module as copy_graph_module
 from ._content import content_of as content_of
 from ._content import digest_of as digest_of
 from ._exported import export_partition as export_partition

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import SymBool, SymFloat, SymInt, Tensor
 from torch.export import ExportedProgram
 from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
@@ -30,18 +32,24 @@ from ._state import RANGES, STATE
 _SYMBOLIC = {SymInt: SymIntArgument, SymFloat: SymFloatArgument, SymBool: SymBoolArgument}
 
 
-def export_partition(partition: GraphModule) -> ExportedProgram:
+def export_partition(
+    partition: GraphModule, state: Mapping[str, Tensor] | None = None
+) -> ExportedProgram:
     """Return a partition as an exported program with a graph of its own and shared tensors.
 
-    Placeholders with `meta["state"]` become parameters, buffers and constants under their own
-    names; the others are the inputs, in order.
+    Placeholders with state become parameters and buffers under their own names; the others are the
+    inputs, in order.
+
+    Args:
+        partition: The partition.
+        state: The tensors of placeholders by name; by default those with `meta["state"]`.
 
     Raises:
         ProgramError: torch's verifier refuses it.
     """
-    graph_module = _with_state_first(partition)
+    graph_module = _with_state_first(partition, state)
     placeholders = graph_module.graph.find_nodes(op="placeholder")
-    state = {node.name: node.meta[STATE] for node in placeholders if STATE in node.meta}
+    tensors = {node.name: node.meta[STATE] for node in placeholders if STATE in node.meta}
     inputs = [_input(node) for node in placeholders]
     returned: Any = graph_module.graph.output_node().args[0]
     outputs = [_argument(value) for value in returned]
@@ -56,9 +64,10 @@ def export_partition(partition: GraphModule) -> ExportedProgram:
             graph_signature=ExportGraphSignature(
                 inputs, [OutputSpec(OutputKind.USER_OUTPUT, each, None) for each in outputs]
             ),
-            state_dict=state,
+            state_dict=tensors,
             range_constraints=dict(partition.meta.get(RANGES, {})),
             module_call_graph=[ModuleCallEntry("", entry)],
+            example_inputs=_examples(node for node in placeholders if STATE not in node.meta),
         )
     except Exception as error:
         raise ProgramError(
@@ -66,14 +75,19 @@ def export_partition(partition: GraphModule) -> ExportedProgram:
         ) from error
 
 
-def _with_state_first(partition: GraphModule) -> GraphModule:
+def _with_state_first(partition: GraphModule, state: Mapping[str, Tensor] | None) -> GraphModule:
     graph = Graph()
     copies: dict[Node, Node] = {}
-    placeholders = partition.graph.find_nodes(op="placeholder")
-    for node in sorted(placeholders, key=_rank):
+    tensors = {
+        node: node.meta.get(STATE) if state is None else state.get(node.name)
+        for node in partition.graph.find_nodes(op="placeholder")
+    }
+    for node in sorted(tensors, key=lambda node: _rank(tensors[node])):
         copies[node] = graph.placeholder(node.name)
         copies[node].target = copies[node].name
-        copies[node].meta = dict(node.meta)
+        copies[node].meta = {key: value for key, value in node.meta.items() if key != STATE}
+        if tensors[node] is not None:
+            copies[node].meta[STATE] = tensors[node]
     result = graph.graph_copy(partition.graph, copies)
     graph.output(result)
     return make_graph_module(_attributes(partition), graph, "GraphModule")
@@ -86,9 +100,27 @@ def _attributes(partition: GraphModule) -> Module:
     return root
 
 
-def _rank(node: Node) -> int:
+def _examples(inputs: Iterable[Node]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Return inputs of zeros, which torch's compilers ask for; None if no sizes are known."""
+    found = []
+    for node in inputs:
+        value = node.meta.get("val")
+        if isinstance(value, Tensor):
+            shape, stride = (tuple(map(_hint, each)) for each in (value.shape, value.stride()))
+            if None in shape or None in stride:
+                return None
+            strided: Any = (shape, stride)
+            value = torch.empty_strided(*strided, dtype=value.dtype, device=value.device).zero_()
+        found.append(_hint(value))
+    return tuple(found), {}
+
+
+def _hint(value: Any) -> Any:
+    return value.node.hint if isinstance(value, SymInt) else value
+
+
+def _rank(state: Tensor | None) -> int:
     """Return where a placeholder stands: torch wants parameters before buffers before inputs."""
-    state = node.meta.get(STATE)
     return 2 if state is None else not isinstance(state, Parameter)
 
 

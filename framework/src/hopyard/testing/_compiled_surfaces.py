@@ -15,9 +15,10 @@ import torch
 from torch.fx import GraphModule
 
 from .._torch.compiler import boxed, lowered_backend
+from .._torch.dispatch import HigherOrderOperator
 from .._torch.inductor import compile_and_package
 from .._torch.pytree import tree_leaves, tree_unflatten
-from ..hops import Operator, compiler_support
+from ..hops import compiler_support
 from ._hop_surfaces import HopSample, Surface
 from ._hop_surfaces import _agree as agree
 from ._hop_surfaces import _both as both
@@ -56,7 +57,9 @@ def _function(call: Call) -> Callable[..., Any]:
     return lambda *tensors: call(*tensors)
 
 
-def _compiled(lower: bool, options: dict[str, Any], operator: Operator, sample: HopSample) -> None:
+def _compiled(
+    lower: bool, options: dict[str, Any], operator: HigherOrderOperator, sample: HopSample
+) -> None:
     """Check that a compiled call keeps its region, computes what it means and trains."""
     call, meant = both(operator, sample)
     with _compiling() as graphs:
@@ -110,7 +113,7 @@ class _Owning(torch.nn.Module):
         return self._call._function(*args, **self._call._kwargs)
 
 
-def _exported_strictly(operator: Operator, sample: HopSample) -> None:
+def _exported_strictly(operator: HigherOrderOperator, sample: HopSample) -> None:
     call, meant = both(operator, sample)
     with _compiling(), torch.no_grad():
         tensors = tuple(each.detach() for each in call.tensors)
@@ -121,7 +124,7 @@ def _exported_strictly(operator: Operator, sample: HopSample) -> None:
                 raise AssertionError("the exported program has other results")
 
 
-def _inductor(operator: Operator, sample: HopSample) -> None:
+def _inductor(operator: HigherOrderOperator, sample: HopSample) -> None:
     call, meant = both(operator, sample)
     with _compiling():
         compiled = torch.compile(_function(call), fullgraph=True)
@@ -131,7 +134,7 @@ def _inductor(operator: Operator, sample: HopSample) -> None:
         agree(compiled, meant, "the compiled call")
 
 
-def _packaged(operator: Operator, sample: HopSample) -> None:
+def _packaged(operator: HigherOrderOperator, sample: HopSample) -> None:
     call, meant = both(operator, sample)
     with _compiling(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         tensors = tuple(each.detach() for each in call.tensors)

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hopyard_hookspecs import Hop, TracingMode, hookimpl
 
-from .._torch.dispatch import TorchDispatchMode
+from .._torch.dispatch import HigherOrderOperator, TorchDispatchMode
 from .._torch.fake import FakeTensorMode, make_wrapper
 from .._torch.proxies import torch_make_fx
 from .._torch.pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
@@ -40,11 +40,14 @@ class HopSample:
             Floating-point tensors among them are differentiated.
         kwargs: Configuration.
         name: Tells samples apart in reports.
+        call: The program that is called with them, if that is not the operator itself but something
+            that applies it; it means on every surface what it computes in eager.
     """
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     name: str = "sample"
+    call: Callable[..., Any] | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -99,7 +102,7 @@ class Surface:
     """
 
     name: str
-    check: Callable[[Operator, HopSample], None]
+    check: Callable[[HigherOrderOperator, HopSample], None]
     rule: str
     slow: bool = False
 
@@ -108,8 +111,11 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
-def _both(operator: Operator, sample: HopSample) -> tuple[_Call, _Call]:
-    return _Call(operator, sample), _Call(operator.definition.eager, sample)
+def _both(operator: HigherOrderOperator, sample: HopSample) -> tuple[_Call, _Call]:
+    if sample.call is not None:
+        return _Call(sample.call, sample), _Call(sample.call, sample)
+    meant = operator.definition.eager if isinstance(operator, Operator) else operator
+    return _Call(operator, sample), _Call(meant, sample)
 
 
 def _agree(found: Callable[..., Any], meant: _Call, told: str) -> None:
@@ -129,7 +135,7 @@ def _structure(value: Any) -> tuple[Any, ...]:
     return spec, ["a tensor" if _is_tensor(leaf) else leaf for leaf in leaves]
 
 
-def _kept(graph_module: GraphModule, operator: Operator, told: str) -> None:
+def _kept(graph_module: GraphModule, operator: HigherOrderOperator, told: str) -> None:
     bodies = [each for each in graph_module.modules() if isinstance(each, GraphModule)]
     if not any(
         body.graph.find_nodes(op="call_function", target=operator, sort=False) for body in bodies
@@ -137,12 +143,12 @@ def _kept(graph_module: GraphModule, operator: Operator, told: str) -> None:
         raise AssertionError(f"{told} does not hold the call as a node")
 
 
-def _eager(operator: Operator, sample: HopSample) -> None:
+def _eager(operator: HigherOrderOperator, sample: HopSample) -> None:
     call, meant = _both(operator, sample)
     _agree(call, meant, "a call")
 
 
-def _operands_kept(operator: Operator, sample: HopSample) -> None:
+def _operands_kept(operator: HigherOrderOperator, sample: HopSample) -> None:
     call, _ = _both(operator, sample)
     tensors = call.tensors
     before = [(each.detach().clone(), each._version) for each in tensors]
@@ -153,7 +159,7 @@ def _operands_kept(operator: Operator, sample: HopSample) -> None:
             raise AssertionError(f"a call changes its tensor operand {position} in place")
 
 
-def _results_apart(operator: Operator, sample: HopSample) -> None:
+def _results_apart(operator: HigherOrderOperator, sample: HopSample) -> None:
     call, _ = _both(operator, sample)
     tensors = call.tensors
     with torch.no_grad():
@@ -166,13 +172,13 @@ def _results_apart(operator: Operator, sample: HopSample) -> None:
         known[storage] = f"result {position}"
 
 
-def _autocast(operator: Operator, sample: HopSample) -> None:
+def _autocast(operator: HigherOrderOperator, sample: HopSample) -> None:
     call, meant = _both(operator, sample)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         _agree(call, meant, "a call under autocast")
 
 
-def _fake(operator: Operator, sample: HopSample) -> None:
+def _fake(operator: HigherOrderOperator, sample: HopSample) -> None:
     call, meant = _both(operator, sample)
     with torch.no_grad():
         expected = [each for each in tree_leaves(meant(*meant.tensors)) if _is_tensor(each)]
@@ -195,7 +201,7 @@ def _fake(operator: Operator, sample: HopSample) -> None:
             )
 
 
-def _functionalized(operator: Operator, sample: HopSample) -> None:
+def _functionalized(operator: HigherOrderOperator, sample: HopSample) -> None:
     call, meant = _both(operator, sample)
     with torch.no_grad():
         found = torch.func.functionalize(call)(*call.tensors)
@@ -207,7 +213,7 @@ def _functionalized(operator: Operator, sample: HopSample) -> None:
 Tracing = Callable[[Callable[..., Any]], Callable[..., GraphModule]]
 
 
-def _traced(tracing: Tracing, operator: Operator, sample: HopSample) -> None:
+def _traced(tracing: Tracing, operator: HigherOrderOperator, sample: HopSample) -> None:
     call, meant = _both(operator, sample)
     graph_module = tracing(call)(*call.tensors)
     _agree(graph_module, meant, "the graph")
@@ -219,7 +225,7 @@ def _traced(tracing: Tracing, operator: Operator, sample: HopSample) -> None:
             raise AssertionError("the graph of a call without gradients has other results")
 
 
-def _joint(tracing: Tracing, operator: Operator, sample: HopSample) -> None:
+def _joint(tracing: Tracing, operator: HigherOrderOperator, sample: HopSample) -> None:
     call, meant = _both(operator, sample)
 
     def step(function: Callable[..., Any], *tensors: Tensor) -> list[Tensor]:
@@ -248,7 +254,7 @@ class _Program(Module):
         return self._call.results(*tensors)
 
 
-def _exported(steps: Sequence[str], operator: Operator, sample: HopSample) -> None:
+def _exported(steps: Sequence[str], operator: HigherOrderOperator, sample: HopSample) -> None:
     call, meant = _both(operator, sample)
     if not call.has_results:
         return
@@ -279,11 +285,12 @@ class _Offering:
         yield self._operator.definition
 
 
-def _captured(saved: bool, operator: Operator, sample: HopSample) -> None:
+def _captured(saved: bool, operator: HigherOrderOperator, sample: HopSample) -> None:
     call, meant = _both(operator, sample)
     if not call.has_results:
         return
-    session = Session(plugins=[_Offering(operator)], discover=False)
+    plugins = [_Offering(operator)] if isinstance(operator, Operator) else []
+    session = Session(plugins=plugins, discover=False)
     with torch.no_grad():
         tensors = tuple(each.detach() for each in call.tensors)
         program = session.capture(call.results, tensors)
@@ -300,7 +307,7 @@ def _captured(saved: bool, operator: Operator, sample: HopSample) -> None:
 Transform = Callable[[Callable[..., Any], tuple[Tensor, ...]], Any]
 
 
-def _transformed(transform: Transform, operator: Operator, sample: HopSample) -> None:
+def _transformed(transform: Transform, operator: HigherOrderOperator, sample: HopSample) -> None:
     call, meant = _both(operator, sample)
     if not call.has_results:
         return
@@ -353,7 +360,7 @@ class _Quiet(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _under_a_mode(operator: Operator, sample: HopSample) -> None:
+def _under_a_mode(operator: HigherOrderOperator, sample: HopSample) -> None:
     call, meant = _both(operator, sample)
     logs = []
     for function in (call, meant):
@@ -370,7 +377,7 @@ def _under_a_mode(operator: Operator, sample: HopSample) -> None:
     _agree(under_mode, meant, "a call under a dispatch mode")
 
 
-def _flops(operator: Operator, sample: HopSample) -> None:
+def _flops(operator: HigherOrderOperator, sample: HopSample) -> None:
     counts = []
     for function in _both(operator, sample):
         with FlopCounterMode(display=False) as counter:
@@ -403,7 +410,7 @@ class _Wrapped(Tensor):
         return tree_map_only(Tensor, _Wrapped, func(*args, **kwargs))
 
 
-def _subclass(operator: Operator, sample: HopSample) -> None:
+def _subclass(operator: HigherOrderOperator, sample: HopSample) -> None:
     call, meant = _both(operator, sample)
     with torch.no_grad():
         plain = tuple(each.detach() for each in call.tensors)
@@ -413,7 +420,7 @@ def _subclass(operator: Operator, sample: HopSample) -> None:
             raise AssertionError("a call on tensors of a subclass has other results")
 
 
-def _copied(operator: Operator, sample: HopSample) -> None:
+def _copied(operator: HigherOrderOperator, sample: HopSample) -> None:
     call, meant = _both(operator, sample)
     with torch.no_grad():
         graph_module = copy.deepcopy(_ours("fake")(call)(*call.tensors))
@@ -423,7 +430,7 @@ def _copied(operator: Operator, sample: HopSample) -> None:
             raise AssertionError("a copy of the graph has other results")
 
 
-def _pickled(operator: Operator, sample: HopSample) -> None:
+def _pickled(operator: HigherOrderOperator, sample: HopSample) -> None:
     del sample
     if pickle.loads(pickle.dumps(operator)) is not operator:
         raise AssertionError("the operator is another one after pickling")

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..hops import Operator
+from .._torch.dispatch import HigherOrderOperator
+from ..errors import UnknownNameError
 from ._compiled_surfaces import COMPILED_SURFACES
 from ._hop_surfaces import SURFACES as UNCOMPILED_SURFACES
 from ._hop_surfaces import HopSample, Surface
@@ -37,12 +38,12 @@ class SurfaceVerdict:
 
 
 def check_hop(
-    operator: Operator, samples: Sequence[HopSample], *, slow: bool = False
+    operator: HigherOrderOperator, samples: Sequence[HopSample], *, slow: bool = False
 ) -> list[SurfaceVerdict]:
     """Call an operator on every surface and return what came of it.
 
     Args:
-        operator: What :func:`hopyard.bind` returned.
+        operator: What :func:`hopyard.hops.bind` returned, or an operator of torch's.
         samples: Calls to try.
         slow: Whether to try the surfaces that take seconds for each call as well: Inductor and
             AOTInductor, which need a C++ compiler.
@@ -51,7 +52,7 @@ def check_hop(
     return [_judge(surface, operator, sample) for surface in surfaces for sample in samples]
 
 
-def _judge(surface: Surface, operator: Operator, sample: HopSample) -> SurfaceVerdict:
+def _judge(surface: Surface, operator: HigherOrderOperator, sample: HopSample) -> SurfaceVerdict:
     problem = ""
     try:
         with warnings.catch_warnings():
@@ -86,13 +87,17 @@ class HopContract:
             AOTInductor, which need a C++ compiler.
     """
 
-    operator: ClassVar[Operator]
+    operator: ClassVar[HigherOrderOperator]
     samples: ClassVar[Sequence[HopSample]] = ()
     except_for: ClassVar[dict[str, str]] = {}
     slow: ClassVar[bool] = False
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
         """Run each test for each surface and sample."""
+        names = [each.name for each in SURFACES]
+        for name in self.except_for:
+            if name not in names:
+                raise UnknownNameError("surface", name, names)
         if "surface" in metafunc.fixturenames:
             surfaces = [each for each in SURFACES if self.slow or not each.slow]
             surfaces = [each for each in surfaces if each.name not in self.except_for]

@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._base import ExportPass as ExportPass
+    from ._constants import FoldConstants as FoldConstants
+    from ._conv_bn import FoldConvolutionBatchNorm as FoldConvolutionBatchNorm
+    from ._cse import EliminateCommonSubexpressions as EliminateCommonSubexpressions
     from ._dead_code import EliminateDeadCode as EliminateDeadCode
     from ._decompose import Decompose as Decompose
     from ._decompose import Decomposition as Decomposition
     from ._errors import ReplayError as ReplayError
+    from ._functionalize import Functionalize as Functionalize
+    from ._linear_activation import FuseLinearActivation as FuseLinearActivation
     from ._no_ops import RemoveNoOps as RemoveNoOps
     from ._refresh import refresh_metadata as refresh_metadata
     from ._reuse import recompute_everything as recompute_everything
@@ -24,9 +29,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "Decompose": "_decompose",
     "Decomposition": "_decompose",
+    "EliminateCommonSubexpressions": "_cse",
     "EliminateDeadCode": "_dead_code",
     "ExportPass": "_base",
     "ExportTracer": "_tracer",
+    "FoldConstants": "_constants",
+    "FoldConvolutionBatchNorm": "_conv_bn",
+    "Functionalize": "_functionalize",
+    "FuseLinearActivation": "_linear_activation",
     "NodeMetadata": "_values",
     "ProxyValue": "_values",
     "RemoveNoOps": "_no_ops",
@@ -38,9 +48,14 @@ _HOMES = {
 __all__ = [
     "Decompose",
     "Decomposition",
+    "EliminateCommonSubexpressions",
     "EliminateDeadCode",
     "ExportPass",
     "ExportTracer",
+    "FoldConstants",
+    "FoldConvolutionBatchNorm",
+    "Functionalize",
+    "FuseLinearActivation",
     "NodeMetadata",
     "ProxyValue",
     "RemoveNoOps",

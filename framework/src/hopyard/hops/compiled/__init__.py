@@ -12,6 +12,8 @@ import torch
 
 from ._inductor import is_inlined as is_inlined
 from ._inductor import register as _register_lowering
+from ._refusals import line_of as line_of
+from ._refusals import reason_of as reason_of
 
 if TYPE_CHECKING:
     from .._operator import Operator

@@ -383,5 +383,7 @@ def _functions() -> dict[Any, Callable[..., Any]]:
             functions[kind] = _largest
         elif name == "minimum":
             functions[kind] = _smallest
+        elif name == "pow_by_natural":
+            functions[kind] = operator.pow
     functions[sympy.Add] = torch.sym_sum
     return functions
