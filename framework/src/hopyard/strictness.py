@@ -96,8 +96,8 @@ def _analysed(function: Callable[..., Any], args: Any, backend: Any) -> Any:
         try:
             return compiled(function, *args)
         except (GraphBreak, UncapturedCall, UserError) as error:
-            kind = getattr(error.__cause__ or error, "gb_type", "")
-            if kind in _EXCEPTIONS:
+            kinds = {getattr(each, "gb_type", "") for each in (error, error.__cause__)}
+            if not kinds.isdisjoint(_EXCEPTIONS):
                 # All the way to it was a graph. Whoever runs the function gets what it raises.
                 return None if backend is _analyse_only else function(*args)
             _refuse(error)
