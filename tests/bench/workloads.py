@@ -101,12 +101,21 @@ def llama(layers: int) -> Workload:
 
 def resnet50() -> Workload:
     """ResNet-50's structure, narrow."""
+    return _resnet([3, 4, 6, 3])
+
+
+def resnet101() -> Workload:
+    """ResNet-101's structure, narrow."""
+    return _resnet([3, 4, 23, 3])
+
+
+def _resnet(depths: list[int]) -> Workload:
     from transformers import ResNetConfig, ResNetModel
 
     config = ResNetConfig(
         embedding_size=8,
         hidden_sizes=[8, 8, 8, 8],
-        depths=[3, 4, 6, 3],
+        depths=depths,
         layer_type="bottleneck",
     )
     return _with_parameters(ResNetModel(config).eval(), (torch.randn(1, 3, 32, 32),), "small")

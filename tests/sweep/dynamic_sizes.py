@@ -52,7 +52,7 @@ def enlarged(values: Any) -> Any:
 def resized(program: Program, call: Any, step: int) -> Any:
     """Return a call like another one, with sizes that differ by about `step` if they may."""
     args, kwargs = call
-    leaves, _, bindings = program.convention.flatten(args, kwargs)
+    leaves, bindings = program.convention.flatten(args, kwargs)
     sizes = dict(bindings)
     for symbol in bindings:
         for more in (step, *_STEPS):

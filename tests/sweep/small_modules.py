@@ -348,6 +348,19 @@ def _transpose(self: nn.Module, a: Tensor) -> Tensor:
 
 
 add("transposed-in-place", "the shape of an input changed in place", lambda: module(_transpose))
+
+
+def _shared() -> Call:
+    whole = x(4, 3)
+    return (whole[:3], whole[1:]), {}
+
+
+add(
+    "overlapping-changed",
+    "one of two inputs that overlap changed in place",
+    lambda: module(lambda self, a, b: (a.add_(1), b * 2)),
+    _shared,
+)
 add(
     "scripted",
     "a module compiled by TorchScript",

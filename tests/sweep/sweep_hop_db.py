@@ -63,7 +63,6 @@ EXCEPTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "grad",
             "jvp",
             "jacrev",
-            
         ),
     },
     "flex_attention.simple": {

@@ -76,6 +76,7 @@ EXPLAINED = {
     "container-changed": "refused: a graph cannot change the caller's dictionary",
     "branch": "refused by both: use `torch.cond`",
     "transposed-in-place": "refused by both: a pure graph cannot change a shape",
+    "overlapping-changed": "refused by both: a pure graph would read before it writes",
     "scripted": "refused by both: capture what was compiled",
 }
 """Why a module is not captured. Each that only torch captures has to be here."""

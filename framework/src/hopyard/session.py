@@ -43,6 +43,7 @@ from .policies import check_policies, hazards_of
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
     from torch.fx import GraphModule
+    from torch.nn import Module
 
     from .hops import Operator
     from .pipeline import PipelineResult
@@ -200,8 +201,10 @@ class Session:
         )
         return program
 
-    def pipeline(self, text: str) -> Pipeline:
-        """Read pipeline text, for example `"decompose{table=core-aten},dce"`.
+    def pipeline(self, text: str | Pipeline) -> Pipeline:
+        """Read pipeline text, for example `"decompose{table=core-aten},dce"`, and check it.
+
+        A pipeline that is read already is only checked.
 
         Raises:
             PipelineSyntaxError: The text does not parse.
@@ -211,7 +214,7 @@ class Session:
         """
         from .pipeline import resolve_steps
 
-        pipeline = Pipeline.parse(text)
+        pipeline = Pipeline.parse(text) if isinstance(text, str) else text
         self._check_names(pipeline)
         resolve_steps(pipeline, self.passes)
         return pipeline
@@ -249,9 +252,9 @@ class Session:
 
         Args:
             path: A `.pt2` file.
-            trust: Whether to accept a file that holds native code besides, compiled by AOTInductor
-                or lowered for ExecuTorch. It is not run here either; AOTInductor's loader of
-                packages runs it. Pickles are refused regardless.
+            trust: Whether to accept native code: what backends compiled for partitions, which
+                running the program runs, and what other tools left in the file, which is not run
+                here. Pickles are refused regardless.
 
         Raises:
             ArtifactError: The file is missing, damaged, of another kind, or contains code.
@@ -260,7 +263,20 @@ class Session:
         from .program import load_program
 
         self._bind_hops()
-        return load_program(path, self.hops, self._inactive, trust=trust)
+
+        def restore(operator: str, graph_module: GraphModule, content: bytes) -> Module:
+            registered = self.lookup("higher-order operator", operator, self.hops)
+            if registered.value.restore is None:
+                raise PluginError(
+                    f"{operator} cannot make what the file holds for it",
+                    hint=f"update {registered.provider.distribution}",
+                    plugin=registered.provider,
+                    stage="load",
+                )
+            made: Module = registered.value.restore(graph_module, content, self, trust)
+            return made
+
+        return load_program(path, self.hops, self._inactive, trust=trust, restore=restore)
 
     def from_exported_program(self, exported: ExportedProgram) -> Program:
         """Return a program of `torch.export` as a program of this session; tensors are shared.

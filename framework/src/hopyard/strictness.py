@@ -7,21 +7,33 @@ import inspect
 import sys
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any, NoReturn
+from weakref import WeakKeyDictionary
 
 import torch
 
-from hopyard_hookspecs import SourceLocation
+from hopyard_hookspecs import Hop, SourceLocation
 
 from ._torch.fake import detect_fake_mode
 from ._torch.functional import functional_value
 from ._torch.provenance import function_modes_off
 from ._torch.pytree import tree_leaves, tree_map_only
 from .errors import UnsupportedError
-from .hops import compiler_support
+from .hops import bind, compiler_support
 from .hops.compiled import line_of, reason_of
 from .tracing import current_location, suspended
+
+_WHOLE = bind(Hop("hopyard__whole", writes=True))
+"""A function as one region: Dynamo lets it do nothing to what is outside but write to tensors."""
+
+_EXCEPTIONS = (
+    "Observed exception",
+    "failed to bind arguments when attempting to inline",
+)
+"""What Dynamo calls the exceptions that a function itself raises."""
+
+_runners: WeakKeyDictionary[CodeType, dict[Any, Callable[..., Any]]] = WeakKeyDictionary()
 
 
 class _Analysed(Exception):
@@ -70,7 +82,7 @@ def check_strictly(function: Callable[..., Any], *args: Any) -> None:
 
 
 def _analysed(function: Callable[..., Any], args: Any, backend: Any) -> Any:
-    from ._torch.compiler import GraphBreak, UncapturedCall, UserError, compiled_whole
+    from ._torch.compiler import GraphBreak, UncapturedCall, UserError
 
     missing = compiler_support()
     if missing:
@@ -79,25 +91,60 @@ def _analysed(function: Callable[..., Any], args: Any, backend: Any) -> Any:
             hint="use a version of torch that Hopyard is tested with",
             stage="strict",
         )
-    _refuse_global_writes(function)
+    compiled = _compiled(function, backend)
     with _unlimited():
         try:
-            return compiled_whole(function, backend)(*args)
+            return compiled(function, *args)
         except (GraphBreak, UncapturedCall, UserError) as error:
-            if isinstance(error, UnsupportedError):
-                raise
-            if getattr(error, "gb_type", "") == "Observed exception":
+            kinds = {getattr(each, "gb_type", "") for each in (error, error.__cause__)}
+            if not kinds.isdisjoint(_EXCEPTIONS):
                 # All the way to it was a graph. Whoever runs the function gets what it raises.
                 return None if backend is _analyse_only else function(*args)
             _refuse(error)
 
 
+def _compiled(function: Callable[..., Any], backend: Any) -> Callable[..., Any]:
+    """Return what runs functions of the same code, given one of them and its arguments.
+
+    Dynamo keeps what it compiles with the code that it is given: a single runner for all functions
+    would have to be asked about each of them.
+    """
+    from ._torch.compiler import compiled_whole
+
+    code = _code_of(function)
+    key = _run.__code__ if code is None else code
+    runners = _runners.setdefault(key, {})
+    if backend not in runners:
+        if code is not None:
+            _refuse_global_writes(code)
+        runner = FunctionType(_run.__code__.replace(), globals(), key.co_name)
+        runners[backend] = compiled_whole(runner, backend)
+    return runners[backend]
+
+
+def _code_of(function: Callable[..., Any]) -> CodeType | None:
+    called = inspect.unwrap(getattr(function, "forward", function))
+    return getattr(called, "__code__", None)
+
+
+def _run(function: Callable[..., Any], *args: Any) -> Any:
+    return _WHOLE(function, *args)
+
+
 def _refuse(error: Any) -> NoReturn:
+    hint = "move it out of the strict function, or write it with tensor operators"
+    if isinstance(error, UnsupportedError):
+        # Where there is a break, the line is that of the break, and the rest that of the region.
+        what, hint = getattr(error, "what", error.message), error.hint
+        reason = what.removeprefix("does not fit in a graph: ")
+        reason, location = reason if reason != what else f"it {what}", error.location
+    else:
+        reason, location = reason_of(str(error)), line_of(error.real_stack)
     raise UnsupportedError(
-        f"a strict capture cannot see all of it: {reason_of(str(error))}",
-        hint="move it out of the strict function, or write it with tensor operators",
+        f"a strict capture cannot see all of it: {reason}",
+        hint=hint,
         stage="strict",
-        location=line_of(getattr(error, "real_stack", None)) or current_location(),
+        location=location or current_location(),
     ) from error
 
 
@@ -130,13 +177,11 @@ def _unlimited() -> Generator[None, None, None]:
         yield
 
 
-def _refuse_global_writes(function: Callable[..., Any]) -> None:
-    """Refuse the function's own writes to globals, which Dynamo would replay after the graph."""
-    pending = [getattr(inspect.unwrap(getattr(function, "forward", function)), "__code__", None)]
+def _refuse_global_writes(code: CodeType) -> None:
+    """Refuse a function's own writes to globals, which Dynamo would replay after the graph."""
+    pending = [code]
     while pending:
         code = pending.pop()
-        if code is None:
-            continue
         pending.extend(const for const in code.co_consts if isinstance(const, CodeType))
         for instruction in dis.get_instructions(code):
             if instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):

@@ -119,6 +119,7 @@ class Backend:
             processes the implementation must be named as text or be importable.
         cacheable: Whether equal partitions may share bytes, so that only one of them is lowered.
             What `lower` returns must then not depend on names of nodes.
+        native: Whether bytes are native code; a file with some is loaded only with `trust=True`.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Backend:
     bakes_state: bool = False
     concurrency: Concurrency = "none"
     cacheable: bool = True
+    native: bool = False
 
     def __post_init__(self) -> None:
         check_kebab("backend", self.name)

@@ -37,6 +37,9 @@ class Hop:
             results are used.
         rules: Replacements of default rules by surface, for example
             `{"autograd": my_autograd_rule}`. `hopyard.hops` lists the surfaces.
+        restore: For an operator whose first operand is a module that is no graph: makes it again of
+            what its `to_artifact()`, a graph and bytes, left in a file. Called as
+            `(graph_module, content, session, trust)`; native code needs `trust`.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Hop:
     summary: str = ""
     rules: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     writes: bool = False
+    restore: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         check_hop(self.name)

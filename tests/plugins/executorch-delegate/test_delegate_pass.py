@@ -17,7 +17,6 @@ import hopyard_executorch_delegate
 import hopyard_executorch_delegate._plugin as delegate_plugin
 from hopyard import Program, Session
 from hopyard.errors import (
-    ArtifactError,
     HopyardError,
     OptionError,
     PassError,
@@ -237,13 +236,6 @@ class TestReport:
         ]
 
 
-def test_a_delegated_program_is_not_saved(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="lowered_module_0") as caught:
-        delegate().save(tmp_path / "program.pt2")
-    assert "before it was delegated" in caught.value.hint
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_the_backend_of_the_readme_works() -> None:
     readme = Path(__file__).parents[3] / "plugins/executorch-delegate/README.md"
     blocks = readme.read_text(encoding="utf-8").split("```python\n")[1:]
@@ -265,6 +257,7 @@ def test_everything_public_can_be_imported() -> None:
         "PteListing",
         "PteProgram",
         "ReferenceBackend",
+        "Undelegate",
         "XnnpackBackend",
         "call_delegate",
         "convert_to_executorch",

@@ -50,7 +50,7 @@ class Counter(nn.Module):
 
 
 def bert() -> nn.Module:
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="the models are transformers'")
     config = transformers.BertConfig(
         vocab_size=50,
         hidden_size=16,

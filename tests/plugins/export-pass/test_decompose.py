@@ -51,7 +51,7 @@ def test_programs_compute_what_eager_does(session: Session, capture: Capture, ca
 
 
 def test_a_transformer(session: Session, capture: Capture) -> None:
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="the models are transformers'")
     config = transformers.GPT2Config(
         n_layer=2,
         n_embd=32,

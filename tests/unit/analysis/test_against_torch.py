@@ -159,7 +159,7 @@ CONFIGURATIONS = {
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 def test_a_model_of_transformers(name: str, implementation: str) -> None:
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="the models are transformers'")
     config, settings, inputs = CONFIGURATIONS[name]
     small = {
         "hidden_size": 16,

@@ -198,7 +198,9 @@ def test_a_region_of_ones_own_runs_once_unless_its_author_says_otherwise(name: s
 
 
 def test_a_delegate_costs_what_it_was_lowered_from() -> None:
-    delegate = pytest.importorskip("hopyard_executorch_delegate._plugin")
+    delegate = pytest.importorskip(
+        "hopyard_executorch_delegate._plugin", reason="its plugin is not installed"
+    )
     session = hopyard.Session(discover=False, plugins=[delegate])
     program = session.capture(lambda a: (a @ a).relu(), (ONES,))
     lowered = session.run("delegate{backend=reference}", program).program

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import pickle
@@ -789,6 +790,46 @@ def test_a_missing_member_is_damage(
     fewer = {name: content for name, content in members.items() if name != missing}
     with pytest.raises(ArtifactError, match="cannot read"):
         session.load(write(tmp_path / "it.pt2", fewer))
+
+
+NO_SIZES: list[Any] = [-1, 1.5, True, "3", None, 2**40, 2**70]
+
+
+@pytest.mark.parametrize(
+    ("key", "size"),
+    [
+        ("sizes", 0),
+        *itertools.product(("sizes", "strides", "storage_offset"), NO_SIZES),
+    ],
+)
+def test_a_tensor_that_the_graph_was_not_made_for_is_damage(
+    session: hopyard.Session, members: Members, tmp_path: Path, key: str, size: Any
+) -> None:
+    def edit(data: Any) -> None:
+        meta = data["config"]["linear.weight"]["tensor_meta"]
+        meta[key] = {"as_int": size} if key == "storage_offset" else [{"as_int": size}] * 2
+
+    other = {**members, WEIGHTS: edited(members[WEIGHTS], edit)}
+    with pytest.raises(ArtifactError, match="cannot read"):
+        session.load(write(tmp_path / "it.pt2", other))
+
+
+@pytest.mark.parametrize("name", ["extra/../../x", "extra/a/b", "extra/..", "extra/", "extra/a\\b"])
+def test_a_member_beside_the_others_is_a_plain_name(
+    session: hopyard.Session, members: Members, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(ArtifactError, match="no member that hopyard writes"):
+        session.load(write(tmp_path / "it.pt2", {**members, name: b"x"}))
+
+
+def test_a_program_that_updates_statistics_is_read_as_it_was(
+    session: hopyard.Session, tmp_path: Path
+) -> None:
+    for pre_dispatch in (False, True):
+        norm = torch.nn.BatchNorm1d(3)
+        program = session.capture(norm, (torch.randn(4, 3),), pre_dispatch=pre_dispatch)
+        program.save(tmp_path / "it.pt2")
+        assert session.load(tmp_path / "it.pt2") == program
 
 
 @pytest.mark.parametrize(

@@ -87,8 +87,12 @@ LOWERED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, Any
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", LOWERED)
 def test_executorch_lowers_and_runs_it(session: Session, name: str) -> None:
-    exir = pytest.importorskip("executorch.exir", exc_type=ImportError)
-    runtime = pytest.importorskip("executorch.runtime", exc_type=ImportError)
+    exir = pytest.importorskip(
+        "executorch.exir", exc_type=ImportError, reason="ExecuTorch is not installed"
+    )
+    runtime = pytest.importorskip(
+        "executorch.runtime", exc_type=ImportError, reason="ExecuTorch is not installed"
+    )
     make, shape, options = LOWERED[name]
     model, given = make().eval(), torch.randn(shape)
     with torch.no_grad():

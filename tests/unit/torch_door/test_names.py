@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import pytest
@@ -1028,6 +1028,11 @@ class Doubling(dispatch.HigherOrderOperator):
         return [factor * body(*operands)]
 
 
+class Named(NamedTuple):
+    text: str
+    value: Tensor
+
+
 class SecondOf(dynamo.Variable):
     """A body that returns the second of two results."""
 
@@ -1037,9 +1042,11 @@ class SecondOf(dynamo.Variable):
 
     def call_function(self, tx: Any, args: Any, kwargs: Any) -> Any:
         result = dynamo.realized(self._body.call_function(tx, args, kwargs))
-        assert result.items[0].is_python_constant()
-        assert result.items[1].maybe_fx_node() is not None
-        return result.items[1]
+        assert isinstance(result, dynamo.NAMED_TUPLE_VARIABLE)
+        told, value = result._base_vt.items
+        assert told.is_python_constant()
+        assert value.maybe_fx_node() is not None
+        return value
 
 
 class DoublingVariable(dynamo.OperatorVariable):
@@ -1082,6 +1089,7 @@ class DoublingVariable(dynamo.OperatorVariable):
 
 @check(
     "dynamo.CONTAINER_VARIABLES",
+    "dynamo.NAMED_TUPLE_VARIABLE",
     "dynamo.ConstantVariable",
     "dynamo.NumberVariable",
     "dynamo.OperatorVariable",
@@ -1106,7 +1114,7 @@ def _a_variable_of_ones_own() -> None:
         return graph_module
 
     def program(called: Any, x: Tensor, captured: Tensor, factor: int) -> Any:
-        return called(lambda y: ("text", y * captured), [x], factor=factor)
+        return called(lambda y: Named("text", y * captured), [x], factor=factor)
 
     names = [operator.name(), other.name()]
     dynamo.operator_variables.update(dict.fromkeys(names, DoublingVariable))

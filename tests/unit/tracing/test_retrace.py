@@ -439,14 +439,16 @@ def joint() -> tuple[GraphModule, Any]:
     return graph_module, ([x.detach(), y.detach()], [tangent])
 
 
-def test_a_joint_graph_keeps_the_names_of_its_inputs() -> None:
-    graph_module, values = joint()
+def decomposed_joint(
+    graph_module: GraphModule, values: Any, should_decompose: Callable[..., bool]
+) -> GraphModule:
+    """Decompose a joint graph with both, and return ours, which has the names of the inputs."""
     captures = [
         select(
             graph_module,
             *values,
             decomposition=TABLE,
-            should_decompose=is_silu,
+            should_decompose=should_decompose,
             trace_joint_graph=True,
         )
         for select in (selective_decompose, proxy_tensor.selective_decompose)
@@ -454,8 +456,14 @@ def test_a_joint_graph_keeps_the_names_of_its_inputs() -> None:
     assert_alike(*captures)
     names = [node.name for node in captures[0].graph.find_nodes(op="placeholder")]
     assert names == ["primals_1", "primals_2", "tangents_1"]
-    assert aten.silu.default not in targets(captures[0])
-    torch.testing.assert_close(captures[0](*values), graph_module(*values))
+    return captures[0]
+
+
+def test_a_joint_graph_keeps_the_names_of_its_inputs() -> None:
+    graph_module, values = joint()
+    decomposed = decomposed_joint(graph_module, values, is_silu)
+    assert aten.silu.default not in targets(decomposed)
+    torch.testing.assert_close(decomposed(*values), graph_module(*values))
 
 
 def test_a_joint_graph_with_symbols_keeps_the_names_of_its_inputs() -> None:
@@ -468,21 +476,9 @@ def test_a_joint_graph_with_symbols_keeps_the_names_of_its_inputs() -> None:
         with mode:
             graph_module = aot_export_joint_simple(forward, (x, y), trace_joint=True)
             values = [x.detach(), y.detach()], [torch.ones(x.shape[0], y.shape[1])]
-        captures = [
-            select(
-                graph_module,
-                *values,
-                decomposition=TABLE,
-                should_decompose=always,
-                trace_joint_graph=True,
-            )
-            for select in (selective_decompose, proxy_tensor.selective_decompose)
-        ]
-    assert_alike(*captures)
-    names = [node.name for node in captures[0].graph.find_nodes(op="placeholder")]
-    assert names == ["primals_1", "primals_2", "tangents_1"]
+        decomposed = decomposed_joint(graph_module, values, always)
     other = [torch.randn(6, 6), torch.randn(6, 6)], [torch.ones(6, 6)]
-    torch.testing.assert_close(captures[0](*other), graph_module(*other))
+    torch.testing.assert_close(decomposed(*other), graph_module(*other))
 
 
 # Tables for a while

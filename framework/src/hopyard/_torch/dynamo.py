@@ -28,6 +28,10 @@ from torch._dynamo.variables.tensor import SymNodeVariable as NumberVariable
 from torch._dynamo.variables.torch_function import (
     TensorWithTFOverrideVariable as OverridingVariable,
 )
+from torch._dynamo.variables.user_defined import UserDefinedTupleVariable as _TupleVariable
+
+NAMED_TUPLE_VARIABLE = _TupleVariable
+"""The variable of a tuple of a class of its own; its `_base_vt` is the variable of a plain one."""
 
 CONTAINER_VARIABLES = (_ListVariable, _DictVariable)
 """The variables of lists, tuples and dicts; their `items` are variables."""
@@ -42,6 +46,7 @@ __all__ = [
     "CONTAINER_VARIABLES",
     "ConstantVariable",
     "GuardBuilder",
+    "NAMED_TUPLE_VARIABLE",
     "NumberVariable",
     "OperatorVariable",
     "OverridingVariable",

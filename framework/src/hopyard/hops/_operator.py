@@ -22,6 +22,7 @@ from .._torch.dispatch import (
     dispatch_keys_of,
     dispatch_mode_count,
     is_dispatch_key_excluded,
+    keep_from_dynamo,
 )
 from .._torch.fake import FakeTensor
 from .._torch.predispatch import is_dispatch_key_included
@@ -161,6 +162,10 @@ class Operator(HigherOrderOperator):
 
     def __reduce__(self) -> tuple[Callable[[str], Operator], tuple[str]]:
         return _by_name, (self.name(),)
+
+
+# Where Dynamo leaves a function alone, it would read the functions that this calls one by one.
+keep_from_dynamo(Operator.__call__)
 
 
 def _by_name(name: str) -> Operator:

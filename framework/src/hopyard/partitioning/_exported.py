@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import SymBool, SymFloat, SymInt, Tensor
 from torch.export import ExportedProgram
 from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
@@ -41,12 +42,12 @@ def export_partition(
 
     Args:
         partition: The partition.
-        state: The tensors of placeholders by name, if their metadata does not tell.
+        state: The tensors of placeholders by name; by default those with `meta["state"]`.
 
     Raises:
         ProgramError: torch's verifier refuses it.
     """
-    graph_module = _with_state_first(partition, state or {})
+    graph_module = _with_state_first(partition, state)
     placeholders = graph_module.graph.find_nodes(op="placeholder")
     tensors = {node.name: node.meta[STATE] for node in placeholders if STATE in node.meta}
     inputs = [_input(node) for node in placeholders]
@@ -66,6 +67,7 @@ def export_partition(
             state_dict=tensors,
             range_constraints=dict(partition.meta.get(RANGES, {})),
             module_call_graph=[ModuleCallEntry("", entry)],
+            example_inputs=_examples(node for node in placeholders if STATE not in node.meta),
         )
     except Exception as error:
         raise ProgramError(
@@ -73,17 +75,17 @@ def export_partition(
         ) from error
 
 
-def _with_state_first(partition: GraphModule, state: Mapping[str, Tensor]) -> GraphModule:
+def _with_state_first(partition: GraphModule, state: Mapping[str, Tensor] | None) -> GraphModule:
     graph = Graph()
     copies: dict[Node, Node] = {}
     tensors = {
-        node: state.get(node.name, node.meta.get(STATE))
+        node: node.meta.get(STATE) if state is None else state.get(node.name)
         for node in partition.graph.find_nodes(op="placeholder")
     }
     for node in sorted(tensors, key=lambda node: _rank(tensors[node])):
         copies[node] = graph.placeholder(node.name)
         copies[node].target = copies[node].name
-        copies[node].meta = dict(node.meta)
+        copies[node].meta = {key: value for key, value in node.meta.items() if key != STATE}
         if tensors[node] is not None:
             copies[node].meta[STATE] = tensors[node]
     result = graph.graph_copy(partition.graph, copies)
@@ -96,6 +98,25 @@ def _attributes(partition: GraphModule) -> Module:
     for node in partition.graph.find_nodes(op="get_attr"):
         setattr(root, str(node.target), getattr(partition, str(node.target)))
     return root
+
+
+def _examples(inputs: Iterable[Node]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Return inputs of zeros, which torch's compilers ask for; None if no sizes are known."""
+    found = []
+    for node in inputs:
+        value = node.meta.get("val")
+        if isinstance(value, Tensor):
+            shape, stride = (tuple(map(_hint, each)) for each in (value.shape, value.stride()))
+            if None in shape or None in stride:
+                return None
+            strided: Any = (shape, stride)
+            value = torch.empty_strided(*strided, dtype=value.dtype, device=value.device).zero_()
+        found.append(_hint(value))
+    return tuple(found), {}
+
+
+def _hint(value: Any) -> Any:
+    return value.node.hint if isinstance(value, SymInt) else value
 
 
 def _rank(state: Tensor | None) -> int:

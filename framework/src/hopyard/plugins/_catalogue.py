@@ -7,6 +7,10 @@ from types import MappingProxyType
 from typing import Final
 
 _PROVIDED: Final = {
+    "hopyard-aotinductor-delegate": (
+        ("plugin", "aotinductor-delegate"),
+        ("backend", "aotinductor"),
+    ),
     "hopyard-autograd-fidelity": (
         ("plugin", "autograd-fidelity"),
         ("hazard", "HY111"),
@@ -28,8 +32,10 @@ _PROVIDED: Final = {
     "hopyard-executorch-delegate": (
         ("plugin", "executorch-delegate"),
         ("backend", "reference"),
+        ("backend", "xnnpack"),
         ("higher-order operator", "executorch_delegate__call_delegate"),
         ("pass", "delegate"),
+        ("pass", "undelegate"),
     ),
     "hopyard-export-pass": (
         ("plugin", "export-pass"),

@@ -54,8 +54,8 @@ _READING = threading.Lock()
 """torch's reader keeps its state in a global and fails if two threads use it."""
 
 
-def write_archive(path: str, exported: ExportedProgram, beside: Mapping[str, str]) -> None:
-    """Write a program that has been verified, and texts beside it.
+def write_archive(path: str, exported: ExportedProgram, beside: Mapping[str, str | bytes]) -> None:
+    """Write a program that has been verified, and further members beside it.
 
     Raises:
         ArtifactError: A tensor has no plain bytes.
@@ -70,8 +70,9 @@ def write_archive(path: str, exported: ExportedProgram, beside: Mapping[str, str
         for name, text in texts.items():
             archive.write_string(name, text)
         archive.write_bytes(SAMPLE_INPUTS, b"")
-        for name, text in beside.items():
-            archive.write_string(EXTRA + name, text)
+        for name, content in beside.items():
+            data = content.encode() if isinstance(content, str) else content
+            archive.write_bytes(EXTRA + name, data)
 
 
 def parsed_descriptions(members: Mapping[str, bytes]) -> dict[str, Any]:

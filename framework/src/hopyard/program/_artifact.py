@@ -28,9 +28,10 @@ from ._archive import parsed_descriptions, read_archive, write_archive
 from ._calling_file import read_calling, write_calling
 from ._export import from_exported_program, to_exported_program
 from ._manifest import Manifest
+from ._modules_file import Restore, member_contents, read_modules, write_modules
 from ._origins_file import read_origins, write_origins
 from ._savable import refuse_unsavable
-from ._vetting import GRAPH, Untrusted, check_descriptions, container_types, read_members
+from ._vetting import EXTRA, GRAPH, Untrusted, check_descriptions, container_types, read_members
 
 if TYPE_CHECKING:
     from ._program import Program
@@ -57,6 +58,7 @@ def save_program(program: Program, path: str | PathLike[str]) -> None:
     """
     destination = Path(path)
     refuse_unsavable(program)
+    program, modules = write_modules(program)
     writable, calling = write_calling(program)
     exported = to_exported_program(writable)
     _give_tuples(exported.graph_module)
@@ -68,7 +70,7 @@ def save_program(program: Program, path: str | PathLike[str]) -> None:
     )
     try:
         with _replacing(destination) as temporary:
-            beside = {MANIFEST: manifest.to_json(), CALLING: calling}
+            beside = {MANIFEST: manifest.to_json(), CALLING: calling, **modules}
             if origins := write_origins(program.graph_module):
                 beside[ORIGINS] = origins
             write_archive(temporary, exported, beside)
@@ -89,6 +91,7 @@ def load_program(
     status_of: Callable[[str], str] = lambda distribution: "",
     *,
     trust: bool = False,
+    restore: Restore | None = None,
 ) -> Program:
     """Read a program.
 
@@ -98,6 +101,7 @@ def load_program(
         status_of: Why the plugin of an installed distribution takes no part, as a word; "" if it
             does or is not installed.
         trust: Whether the file may hold native code as well. It is left alone, never run.
+        restore: Makes what is no graph again; without it, such modules are left as graphs.
 
     Raises:
         ArtifactError: The file is missing, damaged, of another kind, or contains code.
@@ -119,9 +123,13 @@ def load_program(
             _check_containers(descriptions[GRAPH], source)
             exported = read_archive(descriptions, archive)
         program = from_exported_program(exported, manifest, copy=False)
+        _check_tensors(program)
         _drop_unused_items(program.graph_module)
         if _ORIGINS_MEMBER in members:
             read_origins(program.graph_module, members[_ORIGINS_MEMBER].decode())
+        contents = member_contents(members, EXTRA)
+        if contents and restore is not None:
+            read_modules(program, contents, restore)
         return read_calling(program, members[_CALLING_MEMBER].decode())
     except Untrusted as error:
         raise ArtifactError(
@@ -133,6 +141,26 @@ def load_program(
         raise
     except Exception as error:
         raise _damaged(source, f"{type(error).__name__}: {error}", manifest) from error
+
+
+def _check_tensors(program: Program) -> None:
+    """Refuse parameters, buffers and constants that the graph was not made for.
+
+    Raises:
+        ValueError: One has another shape or type.
+    """
+    held = {**program.state, **program.constants}
+    placeholders = {node.name: node for node in program.graph.find_nodes(op="placeholder")}
+    for spec in program.signature.input_specs:
+        value = held.get(str(spec.target))
+        expected = placeholders[spec.arg.name].meta.get("val")
+        if not isinstance(value, torch.Tensor) or not isinstance(expected, torch.Tensor):
+            continue
+        if (value.shape, value.dtype) != (expected.shape, expected.dtype):
+            raise ValueError(
+                f"{spec.target} is {value.dtype} of shape {list(value.shape)} "
+                f"where the graph has {expected.dtype} of shape {list(expected.shape)}"
+            )
 
 
 def _drop_unused_items(graph_module: GraphModule) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from sympy import Basic  # type: ignore[import-untyped]
-from torch import SymInt, Tensor
+from torch import Tensor
 
 from .._torch.objects import FakeScriptObject, class_name, is_script_object
 from .._torch.pytree import (
@@ -35,34 +35,30 @@ class TensorType:
         device: Its device.
         stride: How the graph expects it in memory; None if its layout has no strides. A tensor that
             is laid out otherwise is of the same type, and copied before the graph sees it.
+        is_dynamic: Whether a size differs from call to call.
     """
 
     shape: tuple[Size, ...]
     dtype: torch.dtype
     device: torch.device
     stride: tuple[Size, ...] | None = field(default=None, compare=False)
+    is_dynamic: bool = field(init=False, repr=False, compare=False)
+    _is_dense: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        is_dynamic = any(isinstance(size, Basic) for size in self.shape)
+        object.__setattr__(self, "is_dynamic", is_dynamic)
+        object.__setattr__(self, "_is_dense", self.stride == dense_stride(self.shape))
 
     @classmethod
     def of(cls, tensor: Tensor) -> TensorType:
         """Return the type of `tensor`."""
         stride = None
         if tensor.layout is torch.strided:
-            found = dense_stride(tensor) if is_expanded(tensor) else tensor.stride()
+            found = dense_stride(tensor.shape) if is_expanded(tensor) else tensor.stride()
             stride = tuple(size_of(step) for step in found)
         shape = tuple(size_of(size) for size in tensor.shape)
         return cls(shape, tensor.dtype, tensor.device, stride)
-
-    @property
-    def is_dynamic(self) -> bool:
-        """Whether a size differs from call to call."""
-        return any(isinstance(size, Basic) for size in self.shape)
-
-    def at(self, bindings: Bindings) -> TensorType:
-        """Return this type with sizes for its symbols."""
-        if not self.is_dynamic:
-            return self
-        stride = None if self.stride is None else known(self.stride, bindings)
-        return TensorType(known(self.shape, bindings), self.dtype, self.device, stride)
 
     def could_be(self, tensor: Tensor) -> bool:
         """Return whether all but the sizes that differ from call to call are those of `tensor`."""
@@ -76,17 +72,20 @@ class TensorType:
             )
         )
 
-    def is_laid_out_like(self, tensor: Tensor) -> bool:
+    def is_laid_out_like(self, tensor: Tensor, bindings: Bindings) -> bool:
         """Return whether `tensor`, which is of this type, has the strides that matter."""
-        if self.stride is None or tensor.numel() == 0:
+        if self.stride is None or (self._is_dense and tensor.is_contiguous()):
             return True
-        steps = zip(self.shape, self.stride, tensor.stride(), strict=True)
+        if tensor.numel() == 0:
+            return True
+        steps = zip(tensor.shape, known(self.stride, bindings), tensor.stride(), strict=True)
         return all(size == 1 or ours == theirs for size, ours, theirs in steps)
 
-    def laid_out(self, tensor: Tensor) -> Tensor:
+    def laid_out(self, tensor: Tensor, bindings: Bindings) -> Tensor:
         """Return a copy of `tensor` in the layout of the example; gradients flow through it."""
         assert self.stride is not None
-        into = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=self.device)
+        stride = known(self.stride, bindings)
+        into = torch.empty_strided(tensor.shape, stride, dtype=self.dtype, device=self.device)
         return into.copy_(tensor)
 
     def __str__(self) -> str:
@@ -122,13 +121,12 @@ def is_expanded(tensor: Tensor) -> bool:
     return any(step == 0 and size > 1 for size, step in steps)
 
 
-def dense_stride(tensor: Tensor) -> tuple[Any, ...]:
-    """Return the strides that a contiguous tensor of the same shape has."""
+def dense_stride(shape: Sequence[Any]) -> tuple[Any, ...]:
+    """Return the strides that a contiguous tensor of this shape has."""
     strides: list[Any] = [1]
-    sizes: Sequence[Any] = tensor.shape[1:]
-    for size in reversed(sizes):
-        strides.append(strides[-1] * (size if isinstance(size, SymInt) else max(size, 1)))
-    return tuple(reversed(strides)) if tensor.dim() else ()
+    for size in reversed(shape[1:]):
+        strides.append(strides[-1] * (max(size, 1) if isinstance(size, int) else size))
+    return tuple(reversed(strides)) if len(shape) else ()
 
 
 @dataclass(frozen=True)
@@ -154,12 +152,10 @@ class CheckedCall(NamedTuple):
 
     Attributes:
         leaves: The inputs.
-        expected: What the graph expects each to be, with the sizes of this call.
         bindings: The sizes that symbols stand for in this call.
     """
 
     leaves: list[Any]
-    expected: list[Any]
     bindings: Bindings
 
 
@@ -200,24 +196,15 @@ class CallingConvention:
             )
         for leaf, value in zip(self.inputs, leaves, strict=True):
             _check(leaf, value)
-        return self._with_sizes(leaves)
-
-    def _with_sizes(self, leaves: list[Any]) -> CheckedCall:
-        """Return a call with what its sizes make of what is expected."""
-        expected = [leaf.expected for leaf in self.inputs]
         dynamic = [
             (leaf.path, leaf.expected.shape, value.shape)
             for leaf, value in zip(self.inputs, leaves, strict=True)
             if isinstance(leaf.expected, TensorType) and leaf.expected.is_dynamic
         ]
-        if not dynamic:
-            return CheckedCall(leaves, expected, {})
         bindings, names = bind(dynamic)
-        self.symbols.check(bindings, names)
-        expected = [
-            each.at(bindings) if isinstance(each, TensorType) else each for each in expected
-        ]
-        return CheckedCall(leaves, expected, bindings)
+        if names:
+            self.symbols.check(bindings, names)
+        return CheckedCall(leaves, bindings)
 
     def guards(self) -> tuple[str, ...]:
         """Return the conditions that :meth:`flatten` checks."""

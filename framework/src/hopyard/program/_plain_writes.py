@@ -10,7 +10,7 @@ from torch.fx.node import map_arg
 from .._torch.fake import FakeTensorMode
 from ..tracing import DecompositionTable
 from ._operands import storage_of
-from ._pure_forms import PureForm, copy_to_inputs, is_alike, is_write, pure_form
+from ._pure_forms import PureForm, copy_to_inputs, is_alike, is_write, order_items, pure_form
 
 
 def remove_plain_writes(
@@ -48,6 +48,7 @@ def remove_plain_writes(
             current.update((bases[operand], value) for operand, value in new.items())
     for node in reversed(writes):
         graph_module.graph.erase_node(node)
+    order_items(graph_module.graph)
     graph_module.recompile()
     return True
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from ._ranges import RangeConstraints
+    from ._sizes import Bindings
 
 
 class Program:
@@ -102,10 +103,10 @@ class Program:
         Raises:
             InputError: The arguments are not of the kind that was captured.
         """
-        leaves, expected, bindings = self.convention.flatten(args, kwargs)
+        leaves, bindings = self.convention.flatten(args, kwargs)
         operands = operands_of(self.signature, {**self.state, **self.constants}, leaves)
         self._refuse_shared_writes(operands)
-        copies = self._laid_out(operands, expected)
+        copies = self._laid_out(operands, bindings)
         readable = apart_from_history(self._written, {**operands, **copies})
         outputs = self.graph_module(*readable.values())
         specs = self.signature.output_specs
@@ -232,16 +233,17 @@ class Program:
             f"{len(self.state)} parameters and buffers>"
         )
 
-    def _laid_out(self, operands: Mapping[str, Any], expected: Sequence[Any]) -> dict[str, Any]:
+    def _laid_out(self, operands: Mapping[str, Any], bindings: Bindings) -> dict[str, Any]:
         """Return copies of the inputs whose strides are not those that the graph was made for.
 
         Raises:
             InputError: The program returns a view of such an input, which none of a copy would be.
         """
         copies = {
-            name: each.laid_out(operands[name])
-            for name, each in zip(self._inputs, expected, strict=True)
-            if isinstance(each, TensorType) and not each.is_laid_out_like(operands[name])
+            name: leaf.expected.laid_out(operands[name], bindings)
+            for name, leaf in zip(self._inputs, self.convention.inputs, strict=True)
+            if isinstance(leaf.expected, TensorType)
+            and not leaf.expected.is_laid_out_like(operands[name], bindings)
         }
         for alias in self.convention.aliases:
             if alias.view is not None and alias.operand in copies:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.fx import Node
+from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
 from .._torch.dispatch import DispatchKey, OpOverload
@@ -145,6 +145,16 @@ def describe(node: Node, value: Any) -> None:
     node.meta["val"] = value
     if isinstance(value, Tensor):
         node.meta["tensor_meta"] = extract_tensor_metadata(value)
+
+
+def order_items(graph: Graph) -> None:
+    """Put the items of every result right after it and in order, where reading a file puts them."""
+    for node in list(graph.nodes):
+        items = [user for user in node.users if user.target is operator.getitem]
+        last = node
+        for item in sorted(items, key=lambda each: each.args[1]):
+            last.append(item)
+            last = item
 
 
 def copy_to_inputs(output: Node, current: Mapping[Node, Node]) -> None:

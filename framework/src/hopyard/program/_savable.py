@@ -10,6 +10,7 @@ from torch.fx import GraphModule, Node
 
 from .._torch.dispatch import HigherOrderOperator
 from ..errors import ArtifactError
+from ._modules_file import Savable
 
 if TYPE_CHECKING:
     from ._program import Program
@@ -34,7 +35,7 @@ def _refuse_modules(program: Program) -> None:
     graph_module = program.graph_module
     for node in graph_module.graph.find_nodes(op="get_attr"):
         value = getattr(graph_module, str(node.target))
-        if isinstance(value, torch.nn.Module) and not isinstance(value, GraphModule):
+        if isinstance(value, torch.nn.Module) and not isinstance(value, GraphModule | Savable):
             raise ArtifactError(
                 f"the program holds {node.target}, a {type(value).__name__}, "
                 "which a .pt2 file cannot",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import sympy  # type: ignore[import-untyped]
 from torch import SymInt
 
 from ..errors import InputError
+from ._evaluation import evaluated
 
 Size: TypeAlias = Any
 """An integer, or a sympy expression of the symbols of a program."""
@@ -27,7 +28,7 @@ def size_of(number: int | SymInt) -> Size:
 def known(sizes: Iterable[Size], bindings: Bindings) -> tuple[int, ...]:
     """Return sizes as integers, given those that symbols stand for."""
     return tuple(
-        int(each.xreplace(bindings)) if isinstance(each, sympy.Basic) else each for each in sizes
+        int(evaluated(each, bindings)) if isinstance(each, sympy.Basic) else each for each in sizes
     )
 
 
@@ -70,12 +71,12 @@ class Symbols:
     ranges: tuple[Range, ...] = ()
     conditions: tuple[sympy.Basic, ...] = ()
 
-    def check(self, bindings: Bindings, names: Mapping[sympy.Symbol, str]) -> None:
+    def check(self, bindings: Bindings, names: Mapping[sympy.Symbol, Dimension]) -> None:
         """Refuse sizes that the graph is not right for.
 
         Args:
             bindings: The sizes.
-            names: How to call the dimension that each symbol was read from.
+            names: The dimension that each symbol was read from.
 
         Raises:
             InputError: A size is out of range, or a condition does not hold.
@@ -104,7 +105,7 @@ class Symbols:
 
 def _holds(condition: sympy.Basic, bindings: Bindings) -> bool:
     try:
-        return bool(condition.xreplace(dict(bindings)) != sympy.false)
+        return bool(evaluated(condition, bindings) not in (False, sympy.false))
     except (ArithmeticError, AssertionError):
         return False  # such as the remainder of a division by zero
 
@@ -113,9 +114,19 @@ NO_SYMBOLS = Symbols()
 """What holds of programs whose sizes are fixed."""
 
 
+class Dimension(NamedTuple):
+    """Where a size was read."""
+
+    axis: int
+    path: str
+
+    def __str__(self) -> str:
+        return f"dimension {self.axis} of {self.path}"
+
+
 def bind(
     shapes: Iterable[tuple[str, Sequence[Size], Sequence[int]]],
-) -> tuple[dict[sympy.Symbol, int], dict[sympy.Symbol, str]]:
+) -> tuple[dict[sympy.Symbol, int], dict[sympy.Symbol, Dimension]]:
     """Return the sizes of symbols, and the dimension that each was read from.
 
     Args:
@@ -124,11 +135,16 @@ def bind(
     Raises:
         InputError: A size contradicts the others.
     """
-    found = list(_dimensions(shapes))
     bindings: dict[sympy.Symbol, int] = {}
-    names: dict[sympy.Symbol, str] = {}
+    names: dict[sympy.Symbol, Dimension] = {}
+    derived: list[tuple[Dimension, sympy.Basic, int]] = []
     # A symbol of its own first: what is derived from it then follows.
-    for name, expected, size in sorted(found, key=lambda each: not each[1].is_Symbol):
+    for name, expected, size in _dimensions(shapes):
+        if not expected.is_Symbol or bindings.get(expected, size) != size:
+            derived.append((name, expected, size))
+        elif expected not in bindings:
+            bindings[expected], names[expected] = size, name
+    for name, expected, size in derived:
         unknown = [symbol for symbol in expected.free_symbols if symbol not in bindings]
         if len(unknown) == 1:
             solution = _solved(expected.xreplace(bindings), unknown[0], size)
@@ -136,7 +152,7 @@ def bind(
                 bindings[unknown[0]] = solution
                 names[unknown[0]] = name
                 continue
-        wanted = expected.xreplace(bindings)
+        wanted = evaluated(expected, bindings)
         if wanted != size:
             known = ", ".join(
                 f"{names[symbol]} is {bindings[symbol]}"
@@ -154,17 +170,15 @@ def bind(
 
 def _dimensions(
     shapes: Iterable[tuple[str, Sequence[Size], Sequence[int]]],
-) -> Iterator[tuple[str, sympy.Basic, int]]:
+) -> Iterator[tuple[Dimension, sympy.Basic, int]]:
     for path, expected, shape in shapes:
         for index, (size, given) in enumerate(zip(expected, shape, strict=True)):
             if isinstance(size, sympy.Basic):
-                yield f"dimension {index} of {path}", size, given
+                yield Dimension(index, path), size, given
 
 
 def _solved(expression: sympy.Basic, symbol: sympy.Symbol, size: int) -> int | None:
     """Return the integer for which a linear expression of one symbol has a value."""
-    if expression == symbol:
-        return size
     start = expression.xreplace({symbol: sympy.Integer(0)})
     step = expression.xreplace({symbol: sympy.Integer(1)}) - start
     if step == 0 or (size - start) % step != 0:

@@ -107,8 +107,8 @@ def _tensor(
 ) -> Tensor:
     meta = entry["tensor_meta"]
     dtype = DTYPES_IN_FILES[meta["dtype"]]
-    shape, stride = ([int(each["as_int"]) for each in meta[key]] for key in ("sizes", "strides"))
-    offset = int(meta["storage_offset"]["as_int"])
+    shape, stride = ([_integer(each) for each in meta[key]] for key in ("sizes", "strides"))
+    offset = _integer(meta["storage_offset"])
     if device.type == "meta":
         whole = torch.empty_strided(shape, stride, dtype=dtype, device=device)
     else:
@@ -121,6 +121,13 @@ def _tensor(
     if entry["is_param"]:
         return Parameter(whole, requires_grad)
     return whole.requires_grad_(requires_grad)
+
+
+def _integer(written: Mapping[str, Any]) -> int:
+    value = written["as_int"]
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no integer")
+    return value
 
 
 def _device(written: Mapping[str, Any]) -> torch.device:

@@ -32,7 +32,7 @@ _NATIVE = ("data/aotinductor/", "data/executorch/")
 _MEMBER = re.compile(
     r"archive_format|archive_version|byteorder|\.data/(version|serialization_id)"
     rf"|{re.escape(GRAPH)}|{re.escape(SAMPLE_INPUTS)}|{re.escape(WEIGHTS)}|{re.escape(CONSTANTS)}"
-    r"|data/weights/weight_[0-9]+|data/constants/tensor_[0-9]+|extra/.+"
+    r"|data/weights/weight_[0-9]+|data/constants/tensor_[0-9]+|extra/[\w-]+(\.[\w-]+)*"
 )
 _TENSOR = re.compile(r"(weight|tensor)_[0-9]+")
 _OPERATOR = re.compile(

@@ -20,6 +20,7 @@ from ._pure_forms import (
     describe,
     is_alike,
     is_write,
+    order_items,
     pure_form,
     written_by,
 )
@@ -98,6 +99,7 @@ class _Rewriting:
                 self._made_after[node] = self._writes.get(base, 0)
         for node in reversed(self._operands):
             self._graph_module.graph.erase_node(node)
+        order_items(self._graph_module.graph)
         self._graph_module.recompile()
 
     def _current(self, node: Node) -> Node:

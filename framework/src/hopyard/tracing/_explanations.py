@@ -113,8 +113,7 @@ def _explanation(
     if _is_compiled(error.__traceback__):
         return UnsupportedError(
             "the program calls a function that torch.compile has compiled",
-            hint="capture the function that was compiled, or set "
-            "torch._dynamo.config.error_on_nested_fx_trace to False to look through it",
+            hint="let it call the function that was given to torch.compile",
             stage="capture",
         )
     return CaptureError(

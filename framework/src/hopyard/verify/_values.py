@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -147,14 +148,16 @@ class _Values:
         if reason:
             _log.debug("%s is not computed: it %s", node.name, reason)
             return
+        if node.target is operator.getitem:
+            # One of several results is as it was recorded: nothing has to be computed.
+            self._compare(node, self._item(node))
+            return
         key = self._known.key(node, self._recorded)
         if key is not None:
             found = self._known.find(key)
             if found is None:
                 found = self._computed(node)
                 self._known.keep(key, found)
-            elif described(found) == described(node.meta["val"]):
-                return
         else:
             found = self._computed(node)
         if found is not _UNKNOWN:
@@ -177,6 +180,19 @@ class _Values:
                 _REFRESH,
             ) from cause
 
+    def _item(self, node: Node) -> Any:
+        several: Any
+        index: Any
+        several, index = [
+            self._recorded(each) if isinstance(each, Node) else each for each in node.args
+        ]
+        try:
+            return several[index]
+        except (IndexError, KeyError, TypeError) as cause:
+            raise unsound(
+                self._path, node, f"takes what is not there: {cause}", _REFRESH
+            ) from cause
+
     def _recorded(self, node: Node) -> Any:
         if node.op == "get_attr" and "val" not in node.meta:
             return attribute(self._graph_module, str(node.target))
@@ -184,6 +200,8 @@ class _Values:
 
     def _operand(self, node: Node) -> Any:
         value = self._recorded(node)
+        if isinstance(value, Tensor):
+            return self._alias(value)
         return (
             value if isinstance(value, GraphModule) else tree_map_only(Tensor, self._alias, value)
         )
@@ -196,6 +214,8 @@ class _Values:
         return aliased
 
     def _compare(self, node: Node, computed: Any) -> None:
+        if described(computed) == described(node.meta["val"]):
+            return
         problem = difference(node.meta["val"], computed)
         if problem:
             raise unsound(self._path, node, f"has a wrong meta['val']: {problem}", _REFRESH)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ._convert import convert_to_executorch as convert_to_executorch
     from ._convert import from_executorch as from_executorch
     from ._delegate import Delegate as Delegate
+    from ._delegate import Undelegate as Undelegate
     from ._delegate import delegate as delegate
     from ._errors import DelegationError as DelegationError
     from ._lowered_module import LoweredModule as LoweredModule
@@ -40,6 +41,7 @@ _HOMES = {
     "PteListing": "_pte",
     "PteProgram": "_pte",
     "ReferenceBackend": "_reference",
+    "Undelegate": "_delegate",
     "XnnpackBackend": "_xnnpack",
     "call_delegate": "_lowered_module",
     "convert_to_executorch": "_convert",

@@ -15,6 +15,7 @@ from hopyard.partitioning import (
     Call,
     Partition,
     Subgraph,
+    copy_graph_module,
     outline_together,
     partition,
     with_state,
@@ -24,6 +25,7 @@ from hopyard_hookspecs import Support
 
 from ._cache import Cache
 from ._guarded import GuardedBackend
+from ._inline import splice
 from ._lowered_module import call_delegate
 from ._lowering import Job, Progress, lower_all
 from ._report import note_reason
@@ -69,6 +71,27 @@ class Delegate:
             cache=self.cache,
             workers=self.workers,
         )
+
+
+@dataclass(frozen=True)
+class Undelegate:
+    """Replace lowered partitions by the operators that they stand for.
+
+    A program saved afterwards is one that torch reads without Hopyard.
+    """
+
+    def __call__(self, program: Program, session: Session, /) -> Program:
+        """Return the program without lowered partitions."""
+        graph_module = copy_graph_module(program.graph_module)
+        for node in graph_module.graph.find_nodes(op="call_function", target=call_delegate):
+            attribute: Any = node.args[0]
+            module = getattr(graph_module, str(attribute.target))
+            splice(node, module.original_module, list(node.args[1:]))
+            if not attribute.users:
+                graph_module.graph.erase_node(attribute)
+                delattr(graph_module, str(attribute.target))
+        graph_module.recompile()
+        return program.with_graph(graph_module)
 
 
 def delegate(

@@ -14,10 +14,17 @@ def _call(*args: Any) -> Any:
     return call(*args)
 
 
+def _restore(*args: Any) -> Any:
+    from ._artifact import restore
+
+    return restore(*args)
+
+
 CALL_DELEGATE = Hop(
     "executorch_delegate__call_delegate",
     eager=_call,
     kind="operator",
     summary="Run a lowered partition.",
+    restore=_restore,
 )
 """Called as `(lowered_module, *operands)`; :data:`call_delegate` is the operator to call."""

@@ -149,6 +149,16 @@ class LoweredModule(Module):
             )
         return list(found)
 
+    def to_artifact(self) -> tuple[GraphModule, bytes]:
+        """Return what a file holds of it: the reference graph, and the rest as bytes.
+
+        Raises:
+            ArtifactError: Its backend left something in it that has no form in a file.
+        """
+        from ._artifact import packed
+
+        return self.original_module, packed(self)
+
     def extra_repr(self) -> str:
         """Return what a printed module says about it."""
         nodes, size = len(self.original_module.graph.nodes), len(self.processed_bytes)
@@ -184,7 +194,7 @@ class LoweredModule(Module):
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise ProgramError(
             "a lowered partition is not pickled, since loading a pickle runs its author's code",
-            hint="save the program as it was before it was delegated, and delegate it again",
+            hint="save the program that it is part of with program.save(path)",
             stage=CALL_DELEGATE.name,
         )
 

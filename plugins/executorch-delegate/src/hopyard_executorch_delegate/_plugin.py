@@ -34,10 +34,16 @@ def hopyard_register_backends() -> Iterator[Backend]:
 
 @hookimpl
 def hopyard_register_passes() -> Iterator[Pass]:
-    """Register the pass that hands partitions to a backend."""
+    """Register the pass that hands partitions to backends, and the one that takes them back."""
     yield Pass(
         "delegate",
         implementation="hopyard_executorch_delegate:Delegate",
         summary="Replace what a backend supports by calls of lowered partitions.",
+        kind="program",
+    )
+    yield Pass(
+        "undelegate",
+        implementation="hopyard_executorch_delegate:Undelegate",
+        summary="Replace lowered partitions by the operators that they stand for.",
         kind="program",
     )

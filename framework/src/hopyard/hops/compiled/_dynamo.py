@@ -8,14 +8,12 @@ the definition for the result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import GraphModule, Node
 
-from ..._torch.compiler import GraphBreak, UncapturedCall, UserError, settings
+from ..._torch.compiler import GraphBreak, UncapturedCall, UserError
 from ..._torch.dynamo import (
     CONTAINER_VARIABLES,
     ConstantVariable,
@@ -23,7 +21,6 @@ from ..._torch.dynamo import (
     NumberVariable,
     OperatorVariable,
     OverridingVariable,
-    Variable,
     container_variable,
     fake_result,
     graph_variable,
@@ -32,13 +29,13 @@ from ..._torch.dynamo import (
     read_attribute,
     realized,
     set_example,
-    trace_body,
 )
-from ..._torch.pytree import tree_leaves, tree_map_only
+from ..._torch.pytree import tree_leaves
 from ...errors import UnsupportedError
 from ...tracing import nest_inputs
 from .._operator import Operator
 from .._provider import provider_of
+from ._bodies import TracedBody, example_of, leaves_of, trace
 from ._refusals import line_of, line_of_node, reason_of
 
 _DEPTH = 16
@@ -46,11 +43,20 @@ _DEPTH = 16
 
 
 class CompileRefusal(UncapturedCall, UnsupportedError):
-    """A call that a compiler cannot keep as one node; both torch's error and ours."""
+    """A call that a compiler cannot keep as one node; both torch's error and ours.
+
+    Args:
+        operator: The operator.
+        what: What its call does.
+        hint: What to do about it.
+        stack: The frames of the program that Dynamo was reading.
+        node: The node of the body that did it.
+    """
 
     def __init__(
         self, operator: Operator, what: str, hint: str, *, stack: Any = None, node: Any = None
     ) -> None:
+        self.what = what
         text = f"a call of {operator.name()} {what}"
         UncapturedCall.__init__(self, text, stack)
         UnsupportedError.__init__(
@@ -88,7 +94,7 @@ class CallVariable(OperatorVariable):
             CompileRefusal: It cannot be kept as one node.
         """
         try:
-            if any(isinstance(leaf, OverridingVariable) for leaf in _leaves(args)):
+            if any(isinstance(leaf, OverridingVariable) for leaf in leaves_of(args)):
                 return super().call_function(tx, args, kwargs)
             # Function modes are to see what the body does, and the call is not one of theirs.
             return self._call_function(tx, args, kwargs)
@@ -117,11 +123,11 @@ class CallVariable(OperatorVariable):
             tuple(self._given(index, each) for index, each in enumerate(args)),
             self._settled(kwargs),
         )
-        return _result(tx, proxy, fake_result(proxy.node, tx), {})
+        return _result(tx, proxy, fake_result(proxy.node, tx))
 
     def _given(self, index: int, operand: Any) -> Any:
         """Return an operand as the graph holds it."""
-        for leaf in _leaves(operand):
+        for leaf in leaves_of(operand):
             if not (leaf.is_python_constant() or leaf.maybe_fx_node() is not None):
                 raise self.refusal(
                     f"has a {leaf.python_type().__name__} as operand {index}, which a graph "
@@ -132,18 +138,26 @@ class CallVariable(OperatorVariable):
 
     def _settled(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return the configuration as plain values; the compiled code is for these alone."""
-        settled = {}
-        for name, variable in config.items():
-            if isinstance(variable, NumberVariable):
-                settled[name] = variable.evaluate_expr()
-            elif variable.is_python_constant():
-                settled[name] = variable.as_python_constant()
-            else:
-                raise self.refusal(
-                    f"has a {variable.python_type().__name__} as its configuration {name!r}",
-                    "pass tensors as operands; configuration is plain values",
-                )
-        return settled
+        return {name: self._plain(name, variable) for name, variable in config.items()}
+
+    def _plain(self, name: str, variable: Any) -> Any:
+        if isinstance(variable, NumberVariable):
+            return variable.evaluate_expr()
+        if variable.is_python_constant():
+            return variable.as_python_constant()
+        if not isinstance(variable, CONTAINER_VARIABLES):
+            raise self.refusal(
+                f"has a {variable.python_type().__name__} in its configuration {name!r}",
+                "pass tensors as operands; configuration is plain values",
+            )
+        if not isinstance(variable.items, dict):
+            items = [self._plain(name, item) for item in variable.items]
+            return variable.python_type()(items)
+        if variable.source is not None:
+            # What is added later is to be seen.
+            variable.install_dict_keys_match_guard()
+        pairs = variable.items.items()
+        return {key.vt.as_python_constant(): self._plain(name, item) for key, item in pairs}
 
     def refusal(self, what: str, hint: str, node: Node | None = None) -> CompileRefusal:
         """Return the error for a call that does something which it must not."""
@@ -162,45 +176,34 @@ class RegionVariable(CallVariable):
         body, *operands = args
         config = self._settled(kwargs)
         given = [self._given(index, each) for index, each in enumerate(operands)]
-        watched = _Watched(self, body)
-        # An export would leave out a print, and let the rest of the body pass.
-        with settings.patch(reorderable_logging_functions=set()):
-            (_, _), graph, captured = trace_body(
-                tx,
-                watched,
-                operands,
-                {},
-                operator.name(),
-                source_target=operator,
-                set_subgraph_inputs="flatten_manual",
-            )
-        placeholders = graph.find_nodes(op="placeholder")
-        count = len(placeholders) - len(captured)
-        names = [f"operand {index}" for index in range(count)]
-        names += [f"the captured {node.name!r}" for node in placeholders[count:]]
-        self._check_inputs(graph, placeholders, names, count)
-        output = graph.output_node()
-        outputs = watched.filled(output.args[0])
-        # What it returns as it was given its caller has already. Whoever writes to that writes to
-        # the input, and a compiler wants to know it as the input.
-        kept = _without_inputs(outputs) if operator.runs_its_body else outputs
-        output.args = (kept,)
-        graph_module = GraphModule(dict(tx.output.nn_modules), graph)
+        traced = trace(tx, operator, body, operands, self.refusal)
+        self._refuse_captures(traced)
+        if not operator.definition.writes:
+            traced.refuse_writes(self.refusal)
+        if operator.runs_its_body:
+            traced.return_fresh()
+        else:
+            traced.return_nested()
+        graph_module = GraphModule(dict(tx.output.nn_modules), traced.graph)
         if any(isinstance(each, (list, tuple, dict)) for each in given):
             nest_inputs(graph_module, given)
         name = tx.output.install_subgraph(f"{operator.name()}_body", graph_module)
-        proxy = tx.output.create_proxy(
-            "call_function", operator, (read_attribute(tx, name), *given, *captured), config
+        operands = [*given, *traced.captured]
+        call = tx.output.create_proxy(
+            "call_function", operator, (read_attribute(tx, name), *operands), config
         )
-        inputs = dict(zip(placeholders, [*tree_leaves(given), *captured], strict=True))
-        same = {id(_example(node)): inputs[node] for node in placeholders if _is_value(node)}
-        if operator.runs_its_body and not _makes_symbols(graph):
-            example = tree_map_only(Node, _example, outputs)
+        inputs = dict(zip(traced.placeholders, tree_leaves(operands), strict=True))
+        if operator.runs_its_body:
+            example: Any = list(map(example_of, traced.fresh))
         else:
-            example = fake_result(proxy.node, tx)
+            # The body has run before, and made the symbols of values that only a run tells.
+            with tx.fake_mode.shape_env.ignore_fresh_unbacked_symbols():
+                example = fake_result(call.node, tx)
         if not operator.definition.writes:
-            self._refuse_sharing(names, placeholders, example, tree_leaves(outputs))
-        return _result(tx, proxy, example, same)
+            traced.refuse_sharing(example, self.refusal)
+        if operator.runs_its_body:
+            return traced.result_of(tx, call, inputs)
+        return _result(tx, call, example)
 
     def _refuse_depth(self, tx: Any) -> None:
         """Refuse a body that calls itself, before Dynamo runs out of stack."""
@@ -213,102 +216,14 @@ class RegionVariable(CallVariable):
                 "write the recursion as a loop, or end it by a value that is known beforehand",
             )
 
-    def _check_inputs(
-        self, graph: Graph, placeholders: Sequence[Node], names: Sequence[str], count: int
-    ) -> None:
-        """Refuse a body that captures or writes to what it must not.
-
-        Args:
-            graph: The body.
-            placeholders: Its inputs.
-            names: What to call them.
-            count: How many of them are operands; the others are what it captures.
-        """
-        operator = self.value
-        if len(names) > count and not operator.takes_captured:
-            raise self.refusal(
-                f"takes {names[count]}, which would become a further operand, and the operator "
-                "takes operands of a fixed number",
-                "pass it as an operand, or define the operator as (body, *operands, **config)",
-            )
-        if operator.definition.writes:
+    def _refuse_captures(self, traced: TracedBody) -> None:
+        if not traced.captured or self.value.takes_captured:
             return
-        for index in getattr(graph, "_dynamo_mutated_input_indices", ()):
-            raise self.refusal(
-                f"changes {names[index]} in place",
-                "return the new value instead, or clone it first",
-                _writer(placeholders[index]),
-            )
-
-    def _refuse_sharing(
-        self,
-        names: Sequence[str],
-        placeholders: Sequence[Node],
-        result: Any,
-        outputs: Sequence[Any],
-    ) -> None:
-        """Refuse a result of which a graph without views could not tell where its memory is from.
-
-        Args:
-            names: What to call the inputs.
-            placeholders: The inputs.
-            result: The result with fake tensors.
-            outputs: The nodes that the body returns.
-        """
-        examples = [node.meta.get("example_value") for node in placeholders]
-        given = {id(example) for example in examples}
-        memory: dict[int, str] = {}
-        for name, example in zip(names, examples, strict=True):
-            memory.setdefault(_memory(example), name)
-        leaves = tree_leaves(result)
-        for index, leaf in enumerate(leaves):
-            storage = _memory(leaf)
-            if storage == 0 or id(leaf) in given:
-                continue
-            if storage in memory:
-                raise self.refusal(
-                    f"returns output {index} in the memory of {memory[storage]}",
-                    "return a clone of it",
-                    outputs[index] if len(outputs) == len(leaves) else None,
-                )
-            memory[storage] = f"output {index}"
-
-
-class _Watched(Variable):
-    """A body that hands over its tensors and numbers, and keeps what they were returned in."""
-
-    def __init__(self, call: RegionVariable, body: Any) -> None:
-        super().__init__()
-        self._call = call
-        self._body = body
-        self._returned: Any = None
-
-    def call_function(self, tx: Any, args: Any, kwargs: Any) -> Any:
-        """Run the body."""
-        self._returned = realized(self._body.call_function(tx, args, kwargs))
-        carried = [leaf for leaf in _leaves(self._returned) if not leaf.is_python_constant()]
-        for leaf in carried:
-            if leaf.maybe_fx_node() is None:
-                raise self._call.refusal(
-                    f"returns a {leaf.python_type().__name__}",
-                    "return tensors and numbers, in tuples, lists and dictionaries",
-                )
-        return container_variable(tx, tuple(carried))
-
-    def filled(self, nodes: Any) -> Any:
-        """Return what the body returned, with nodes for the tensors and numbers."""
-        return _filled(self._returned, iter(nodes))
-
-
-def _filled(variable: Any, nodes: Iterator[Node]) -> Any:
-    if variable.is_python_constant():
-        return variable.as_python_constant()
-    if not isinstance(variable, CONTAINER_VARIABLES):
-        return next(nodes)
-    if isinstance(variable.items, dict):
-        pairs = variable.items.items()
-        return {key.vt.as_python_constant(): _filled(item, nodes) for key, item in pairs}
-    return variable.python_type()([_filled(item, nodes) for item in variable.items])
+        raise self.refusal(
+            f"takes {traced.names[-len(traced.captured)]}, which would become a further operand, "
+            "and the operator takes operands of a fixed number",
+            "pass it as an operand, or define the operator as (body, *operands, **config)",
+        )
 
 
 def register(operator: Operator) -> None:
@@ -317,73 +232,22 @@ def register(operator: Operator) -> None:
     operator_variables[operator.name()] = RegionVariable if region else CallVariable
 
 
-def _leaves(value: Any) -> Iterator[Any]:
-    """Yield the variables in containers of variables."""
-    if isinstance(value, CONTAINER_VARIABLES):
-        value = value.items
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _leaves(item)
-    else:
-        yield value
-
-
-def _writer(node: Node) -> Node | None:
-    """Return the first node that may write to what a node stands for."""
-    memory = _memory(_example(node))
-    pending = list(node.users)
-    for user in pending:
-        name = user.target if isinstance(user.target, str) else user.target.__name__
-        if name == "setitem" or "out" in user.kwargs or (name[-1] == "_" and name[-2:] != "__"):
-            return user
-        pending += [each for each in user.users if _memory(_example(each)) == memory]
-    return None
-
-
-def _without_inputs(outputs: Any) -> Any:
-    return tree_map_only(Node, lambda node: None if node.op == "placeholder" else node, outputs)
-
-
-def _example(node: Node) -> Any:
-    return node.meta.get("example_value")
-
-
-def _makes_symbols(graph: Graph) -> bool:
-    """Say whether each run makes symbols for values that are only known then."""
-    return any("unbacked_bindings" in node.meta for node in graph.nodes)
-
-
-def _is_value(node: Node) -> bool:
-    """Say whether a graph has the value of an input from elsewhere: it is no constant."""
-    return isinstance(_example(node), (Tensor, torch.SymInt, torch.SymFloat))
-
-
-def _memory(value: Any) -> int:
-    """Return which memory a tensor has; 0 for anything else."""
-    if not isinstance(value, Tensor) or value.layout is not torch.strided:
-        return 0
-    return int(value.untyped_storage()._cdata)
-
-
-def _result(tx: Any, proxy: Any, example: Any, same: Mapping[int, Any]) -> Any:
+def _result(tx: Any, proxy: Any, example: Any) -> Any:
     """Return the variable of a result, whose tensors are items of what a node returns.
 
     Args:
         tx: The translator.
         proxy: The node.
         example: The result with fake tensors.
-        same: What the result has been given, by the identity of its fake tensors.
     """
     if isinstance(example, dict):
         set_example(proxy.node, example)
-        items = {key: _result(tx, proxy[key], each, same) for key, each in example.items()}
+        items = {key: _result(tx, proxy[key], each) for key, each in example.items()}
         return container_variable(tx, items)
     if type(example) in (list, tuple):
         set_example(proxy.node, example)
-        found = [_result(tx, proxy[index], each, same) for index, each in enumerate(example)]
+        found = [_result(tx, proxy[index], each) for index, each in enumerate(example)]
         return container_variable(tx, type(example)(found))
     if example is None or isinstance(example, (bool, int, float, str)):
         return ConstantVariable.create(example)
-    return graph_variable(tx, same.get(id(example), proxy), example_value=example)
+    return graph_variable(tx, proxy, example_value=example)

@@ -24,12 +24,8 @@ def reason_of(text: str) -> str:
 
 def line_of(stack: Iterable[traceback.FrameSummary] | None) -> SourceLocation | None:
     """Return the innermost line of a stack that is the user's: neither torch's nor Hopyard's."""
-    frames = list(stack or ())
-    if not frames:
-        return None
-    own = [frame for frame in frames if not _is_library(frame.filename)]
-    frame = (own or frames)[-1]
-    return SourceLocation(frame.filename, frame.lineno or 0, frame.name)
+    own = [frame for frame in stack or () if not _is_library(frame.filename)]
+    return SourceLocation(own[-1].filename, own[-1].lineno or 0, own[-1].name) if own else None
 
 
 def _is_library(file: str) -> bool:

@@ -142,25 +142,24 @@ class RememberingNode(SymNode):
 
     def wrap_int(self, num: int) -> SymNode:
         """Return the number that stands for an integer."""
-        arithmetic = self.arithmetic
-        known = arithmetic.integers.get(num)
+        known = self.arithmetic.integers.get(num)
         if known is None or type(num) is not int:
-            known = super().wrap_int(num)
-            if not arithmetic.is_over:
-                arithmetic.adopt(known)
-                arithmetic.integers[num] = known
+            known = self._adopted(super().wrap_int(num), num, self.arithmetic.integers)
         return known
 
     def wrap_bool(self, num: bool) -> SymNode:
         """Return the number that stands for a truth value."""
-        arithmetic = self.arithmetic
-        known = arithmetic.truths.get(num)
+        known = self.arithmetic.truths.get(num)
         if known is None or type(num) is not bool:
-            known = super().wrap_bool(num)
-            if not arithmetic.is_over:
-                arithmetic.adopt(known)
-                arithmetic.truths[num] = known
+            known = self._adopted(super().wrap_bool(num), num, self.arithmetic.truths)
         return known
+
+    def _adopted(self, made: SymNode, number: Any, known: dict[Any, SymNode]) -> SymNode:
+        """Return a number that was made for a plain one, from now on known among its like."""
+        if not self.arithmetic.is_over:
+            self.arithmetic.adopt(made)
+            known[number] = made
+        return made
 
     def maybe_as_int(self) -> int | None:
         """Return the value of an expression without symbols."""
