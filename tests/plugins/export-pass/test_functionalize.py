@@ -125,6 +125,24 @@ def test_sizes_stay_dynamic(session: Session) -> None:
         assert not writes(result)
 
 
+def test_bodies_of_regions_become_pure(session: Session) -> None:
+    def branching(x: Tensor) -> Tensor:
+        def writes_copy(y: Tensor) -> Tensor:
+            z = y.clone()
+            z.add_(1.0)
+            return z.sin()
+
+        chosen: Tensor = torch.cond(x.sum() > 0, writes_copy, lambda y: y.cos(), (x,))
+        return chosen
+
+    program = session.from_exported_program(torch.export.export(as_module(branching), (X,)))
+    assert writes(program)
+    result = session.run("functionalize", program).program
+    assert not writes(result)
+    for x in (X + 1, X - 1):
+        torch.testing.assert_close(result(x), branching(x))
+
+
 def test_a_write_that_cannot_be_expressed_is_refused(session: Session) -> None:
     program = session.capture(
         lambda x: torch.cond(x.sum() > 0, lambda y: y.sin(), lambda y: y.cos(), (x,)), (X,)

@@ -118,6 +118,8 @@ def test_the_graph_of_a_pass_that_fails_is_written(
     failed = (folder / "000-bad-failed.txt").read_text()
     assert seen.lower() in failed.lower()
     assert caught.value.message.splitlines()[0] in failed
+    assert caught.value.graph in failed
+    assert seen.lower() in caught.value.graph.lower()
     assert (folder / "000-bad-given.txt").read_text() == f"{before}\n"
     assert listing(program.graph_module) == before
 

@@ -28,6 +28,7 @@ from hopyard_hookspecs import PassRecord
 
 from ._binding import BoundPass, Condition
 from ._changes import first_change
+from ._listing import listing
 from ._origin import label_nodes, mark_new_nodes, separate_metadata
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ class _Execution:
         try:
             transformed, modified = self._transform()
         except Exception as error:
+            if isinstance(error, PassError):
+                error.graph = listing(self._returned)
             observers.notify_failure(error, self._step, self._returned)
             raise
         spent = perf_counter() - start
