@@ -53,4 +53,4 @@ __all__ = [
     "stamp_of",
 ]
 # What is torch's is here for plugins too, and documented there: FakeTensor, FakeTensorMode,
-# LazyGraphModule, map_nodes. So are STAMP, NEVER and COPIED_KEYS, which are for whoever must be fast.
+# LazyGraphModule, map_nodes. STAMP, NEVER and COPIED_KEYS are for whoever must be fast.
