@@ -66,6 +66,7 @@ sweep: $(VENV)/.base ## Compare captures with torch's, and what compilers and ra
 	$(BIN)/python tests/sweep/sweep_programs.py --page docs/reference/captures.md
 	$(BIN)/python tests/sweep/sweep_compilers.py
 	$(BIN)/python tests/sweep/sweep_robustness.py $(SWEEP)
+	$(BIN)/python tests/sweep/sweep_compiled.py
 	$(BIN)/python tests/property/run_programs.py --count $(PROGRAMS) $(SWEEP)
 	$(BIN)/python tests/property/run_programs.py --count $(PROGRAMS) --sizes
 	$(BIN)/python tests/property/run_pipelines.py --count $(PROGRAMS)
