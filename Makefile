@@ -24,7 +24,7 @@ MODELS      := transformers
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-executorch lint lint-format lint-style lint-types lint-layers format docs sweep bench clean $(BENCHES)
+.PHONY: help demo test test-executorch lint lint-format lint-style lint-types lint-layers format docs sweep sweep-hops sweep-passes bench clean $(BENCHES)
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -67,9 +67,19 @@ sweep: $(VENV)/.base ## Compare captures with torch's, and what compilers and ra
 	$(BIN)/python tests/sweep/sweep_compilers.py
 	$(BIN)/python tests/sweep/sweep_robustness.py $(SWEEP)
 	$(BIN)/python tests/sweep/sweep_compiled.py
+	$(MAKE) sweep-hops
+	$(BIN)/python tests/sweep/sweep_passes.py
 	$(BIN)/python tests/property/run_programs.py --count $(PROGRAMS) $(SWEEP)
 	$(BIN)/python tests/property/run_programs.py --count $(PROGRAMS) --sizes
 	$(BIN)/python tests/property/run_pipelines.py --count $(PROGRAMS)
+	$(BIN)/python tests/property/run_passes.py --count $(PROGRAMS)
+
+sweep-passes: $(VENV)/.base ## Compare passes on torch's pass base and on ours, over models and other graphs.
+	$(BIN)/python tests/sweep/sweep_passes.py
+
+sweep-hops: $(VENV)/.base ## Run random programs with higher-order operators, and torch's own ones, on every surface.
+	$(BIN)/python tests/sweep/sweep_hops.py --count $(PROGRAMS) --smallest
+	$(BIN)/python tests/sweep/sweep_hop_db.py
 
 bench: $(BENCHES) ## Run the benchmarks; results are kept as JSON in tests/bench/results.
 

@@ -198,6 +198,44 @@ KINDS: dict[str, Kind] = {
 }
 
 
+class Logits(nn.Module):
+    """A language model of the transformers library, from a tiny configuration."""
+
+    def __init__(self, name: str, **sizes: Any) -> None:
+        super().__init__()
+        import transformers
+
+        config = getattr(transformers, f"{name}Config")(vocab_size=50, use_cache=False, **sizes)
+        kind = f"{name}LMHeadModel" if name == "GPT2" else f"{name}ForCausalLM"
+        self.model = getattr(transformers, kind)(config).eval()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logits: Tensor = self.model(input_ids=tokens).logits
+        return logits
+
+
+def _tokens() -> tuple[Tensor, ...]:
+    return (torch.randint(0, 50, (2, 6)),)
+
+
+_GPT2 = {"n_layer": 2, "n_head": 2, "n_embd": 16, "n_positions": 16}
+_LLAMA = {
+    "num_hidden_layers": 2,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 16,
+}
+
+MODELS: dict[str, Kind] = {
+    "gpt2": Kind(lambda: Logits("GPT2", **_GPT2), _tokens),
+    "gpt2-pre-dispatch": Kind(lambda: Logits("GPT2", **_GPT2), _tokens, _ABOVE_AUTOGRAD),
+    "llama": Kind(lambda: Logits("Llama", **_LLAMA), _tokens),
+}
+"""Larger ones, which only the long run takes."""
+
+
 def pipelines(*, decompose: bool, most: int) -> st.SearchStrategy[Pipeline]:
     """Return a strategy for pipelines of standard passes, in groups and switched off as well.
 

@@ -16,10 +16,12 @@ import warnings
 
 import torch
 from hypothesis import HealthCheck, given, seed, settings
-from pipelines import KINDS, Kind, check, pipelines
+from pipelines import KINDS, MODELS, Kind, check, pipelines
 
 from hopyard import Pipeline, Session
 from hopyard_export_pass import _plugin
+
+ALL = {**KINDS, **MODELS}
 
 
 def main() -> int:
@@ -27,7 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=1000, help="pipelines in all")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--kind", nargs="+", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--kind", nargs="+", default=list(ALL), choices=list(ALL))
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
@@ -38,7 +40,7 @@ def main() -> int:
     for name in options.kind:
         start = time.perf_counter()
         try:
-            run(session, KINDS[name], each, options.seed)
+            run(session, ALL[name], each, options.seed)
         except Exception as error:  # noqa: BLE001 - whatever a pass raises is what is looked for
             failures += 1
             print(f"{name} --seed {options.seed}: {error}\n" + "\n".join(notes(error)))

@@ -11,6 +11,8 @@ import pytest
 # torch's own samples of inputs need it.
 pytest.importorskip("expecttest", reason="torch.testing._internal needs expecttest")
 
+import sweep_hop_db
+import sweep_hops
 import sweep_models
 import sweep_operators
 import sweep_programs
@@ -97,3 +99,34 @@ def test_threads_do_not_disturb_each_other(mode: str) -> None:
 
 def test_threads_with_symbols_do_not_disturb_each_other() -> None:
     sweep_robustness.check_threads("integers", ("resnet", "branches", "maps"), rounds=1)
+
+
+HOP_PROGRAMS = range(100, 104)
+HOP_SURFACES = (
+    "ours fake",
+    "ours symbolic, again",
+    "ours fake, training",
+    "ours fake, above autograd",
+    "torch fake, training",
+    "torch symbolic, inference",
+    "ours fake, functionalized",
+    "AOTAutograd",
+    "exported and saved",
+    "captured and saved",
+    "grad",
+)
+
+
+@pytest.mark.parametrize("surface", HOP_SURFACES)
+def test_a_program_with_regions_means_the_same_on_a_surface(surface: str) -> None:
+    for seed in HOP_PROGRAMS:
+        verdict = sweep_hops.judge(sweep_hops.made(seed), surface)
+        assert verdict.outcome is not sweep_hops.Outcome.WRONG, f"{seed}: {verdict.detail}"
+
+
+def test_an_operator_of_torchs_means_the_same_on_the_surfaces_that_apply() -> None:
+    assert sweep_hop_db.judge("invoke_quant_packed.simple") == []
+
+
+def test_each_sample_of_torchs_operators_is_in_a_table() -> None:
+    assert sweep_hop_db.unlisted() == set()

@@ -274,7 +274,13 @@ class PassError(HopyardError):
         stage: What was being done, for example the name of the pass.
         location: The line of the user's source that made the node at fault.
         node: The name of the node at fault, or "" if it is none in particular.
+
+    Attributes:
+        graph: In a pipeline, the graph as the pass left it, as `hopyard.pipeline.listing` writes
+            graphs.
     """
+
+    graph: str = ""
 
     def __init__(
         self,

@@ -201,8 +201,10 @@ class Session:
         )
         return program
 
-    def pipeline(self, text: str) -> Pipeline:
-        """Read pipeline text, for example `"decompose{table=core-aten},dce"`.
+    def pipeline(self, text: str | Pipeline) -> Pipeline:
+        """Read pipeline text, for example `"decompose{table=core-aten},dce"`, and check it.
+
+        A pipeline that is read already is only checked.
 
         Raises:
             PipelineSyntaxError: The text does not parse.
@@ -212,7 +214,7 @@ class Session:
         """
         from .pipeline import resolve_steps
 
-        pipeline = Pipeline.parse(text)
+        pipeline = Pipeline.parse(text) if isinstance(text, str) else text
         self._check_names(pipeline)
         resolve_steps(pipeline, self.passes)
         return pipeline

@@ -51,6 +51,32 @@ def test_json_is_all_there_is_on_standard_output(place):
     assert set(data["seconds"]) == {"capture", "program", "eager"}
 
 
+def test_graphs_of_passes_are_written(place):
+    command = ["run", "factories:make", "--pipeline", "keep,rescale{factor=1}", "--dump", "dumps"]
+    place.run(*command)
+    assert place.code == 0
+    names = [path.name for path in sorted((place.folder / "dumps").iterdir())]
+    assert names == ["001-rescale-after.txt", "001-rescale-diff.txt"]
+    place.run(*command[:-1], "before", "--dump-when", "before")
+    assert len(list((place.folder / "before").iterdir())) == 2
+
+
+def test_a_pipeline_is_read_from_a_file(place):
+    (place.folder / "passes.toml").write_text(
+        '[[step]]\npass = "rescale"\noptions = { factor = 1 }\n[[step]]\npass = "keep"\n'
+    )
+    data = place.json("run", "factories:make", "--pipeline", "@passes.toml")
+    assert data["pipeline"] == "rescale{factor=1},keep"
+    place.run("run", "factories:make", "--pipeline", "@missing.toml")
+    assert place.code == 2
+    assert "missing.toml" in place.err
+
+
+def test_a_group_has_a_line_for_each_run_of_a_pass(place):
+    data = place.json("run", "factories:make", "--pipeline", "repeat(keep,!rescale),keep")
+    assert [each["text"] for each in data["passes"]] == ["keep", "keep"]
+
+
 def test_a_program_that_computes_something_else_is_not_written(place):
     command = ["run", "factories:make", "--pipeline", "rescale{factor=1.5}", "--out", "net.pt2"]
     place.run(*command)

@@ -182,6 +182,11 @@ ELEMENTWISE = [
     lambda x: torch.maximum(x, x.cos()),
     lambda x: 2 * x + 1 - x / 3,
     lambda x: x - x.cos(),
+    lambda x: x / 0.0 + x / -0.0 * 2,
+    lambda x: x * float("nan") + x * float("nan"),
+    lambda x: x.clone(),
+    lambda x: x.view(2, 12),
+    lambda x: x.t(),
     lambda x: x.t().contiguous(),
     lambda x: x.transpose(0, -1) * 2,
     lambda x: x.permute(1, 0) * 2,
@@ -200,7 +205,7 @@ def test_what_xnnpack_says_it_takes_it_computes(index: int, session: Session) ->
     delegated = delegate(program, session, ("xnnpack",), whole=True)
     assert report(delegated).undelegated == ()
     (output,) = run_pte(to_executorch(delegated, ()), [x])
-    assert_close(output, function(x), rtol=1e-5, atol=1e-5)
+    assert_close(output, function(x), rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
 @pytest.mark.parametrize(

@@ -145,12 +145,12 @@ def test_a_backend_that_is_not_there_is_named(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("member", "change"),
     [
-        ("hopyard-module/0", lambda content: content[:-1]),
-        ("hopyard-module/0", lambda content: b""),
-        ("hopyard-module/1", lambda content: content[:40] + b"?" + content[41:]),
+        ("hopyard-module-0", lambda content: content[:-1]),
+        ("hopyard-module-0", lambda content: b""),
+        ("hopyard-module-1", lambda content: content[:40] + b"?" + content[41:]),
         ("hopyard-modules.json", lambda content: b"[]"),
         ("hopyard-modules.json", lambda content: content.replace(b'"format": 1', b'"format": 9')),
-        ("hopyard-modules.json", lambda content: content.replace(b"module/1", b"module/7")),
+        ("hopyard-modules.json", lambda content: content.replace(b"module-1", b"module-7")),
         ("hopyard-modules.json", lambda content: content.replace(b"call_delegate", b"region")),
         ("hopyard-modules.json", lambda content: content[: len(content) // 2]),
     ],

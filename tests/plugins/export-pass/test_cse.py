@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule
+from torch.fx.passes.dialect.common.cse_pass import CSEPass, get_CSE_banned_ops
 
-from hopyard import Program, Session
+from hopyard import Program, Session, make_fx
 from hopyard.hops import bind
 from hopyard.verify import verify, walk_graphs
 from hopyard_export_pass import EliminateCommonSubexpressions
@@ -217,6 +218,40 @@ def test_programs_that_are_trained_keep_their_gradients(session: Session) -> Non
             grads.append([parameter.grad for parameter in model.parameters()])
             model.zero_grad(set_to_none=True)
     torch.testing.assert_close(grads[0], grads[1])
+
+
+def integer_and_float(x: Tensor) -> tuple[Tensor, ...]:
+    y = x.to(torch.int64)
+    return y * 1 + 0 * y, y * 1.0 + 0 * y
+
+
+def through_a_view(x: Tensor) -> tuple[Tensor, ...]:
+    y = x.clone()
+    view = y.view(-1)
+    before = view.sin()
+    y.add_(1.0)
+    return before + 0, view.sin() + 0
+
+
+def returned_twice(x: Tensor) -> tuple[Tensor, ...]:
+    first, second = x.sin(), x.sin()
+    return first, second
+
+
+@pytest.mark.parametrize("function", [integer_and_float, through_a_view, returned_twice])
+def test_what_torchs_own_pass_gets_wrong_is_right(function: Callable[..., Any]) -> None:
+    """As long as torch's pass fails here, wrapping it would not do."""
+    expected = function(X)
+    outcomes = []
+    for transform in (CSEPass(get_CSE_banned_ops()), EliminateCommonSubexpressions()):
+        graph_module = make_fx(function, tracing_mode="fake")(X)
+        found = transform(graph_module).graph_module(X)
+        same = all(
+            torch.equal(ours, theirs) and ours.dtype == theirs.dtype
+            for ours, theirs in zip(found, expected, strict=True)
+        )
+        outcomes.append(same and found[0] is not found[1])
+    assert outcomes == [False, True]
 
 
 def test_every_kind_of_program_keeps_its_numbers(

@@ -97,6 +97,36 @@ def test_what_is_written_is_returned_first(session: Session) -> None:
     torch.testing.assert_close(x, X + 1)
 
 
+class Sharing(nn.Module):
+    """Returns what it writes, a view of it, and a buffer."""
+
+    total: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("total", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        self.total.add_(1)
+        x.add_(1.0)
+        return x, self.total, x[1:], x * 2
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_results_share_memory_as_they_did(dynamic: bool, session: Session) -> None:
+    shapes = {"x": {0: torch.export.Dim("batch", min=3, max=9)}} if dynamic else None
+    exported = torch.export.export(Sharing(), (X.clone(),), dynamic_shapes=shapes)
+    program = session.run("functionalize", session.from_exported_program(exported)).program
+    x = torch.ones(5 if dynamic else 3, 4)
+    whole, total, rest, doubled = program(x)
+    assert whole is x
+    assert total is program.state["total"]
+    assert rest.data_ptr() == x[1:].data_ptr()
+    rest.zero_()
+    torch.testing.assert_close(x.sum(), torch.tensor(8.0))
+    torch.testing.assert_close(doubled, torch.full_like(x, 4.0))
+
+
 def test_captured_programs_are_pure_already(
     session: Session, capture: Callable[..., Program], case: tuple[Callable[..., Any], Any]
 ) -> None:
@@ -123,6 +153,24 @@ def test_sizes_stay_dynamic(session: Session) -> None:
         more = torch.randn(7, 4)
         torch.testing.assert_close(result(more), function(more))
         assert not writes(result)
+
+
+def test_bodies_of_regions_become_pure(session: Session) -> None:
+    def branching(x: Tensor) -> Tensor:
+        def writes_copy(y: Tensor) -> Tensor:
+            z = y.clone()
+            z.add_(1.0)
+            return z.sin()
+
+        chosen: Tensor = torch.cond(x.sum() > 0, writes_copy, lambda y: y.cos(), (x,))
+        return chosen
+
+    program = session.from_exported_program(torch.export.export(as_module(branching), (X,)))
+    assert writes(program)
+    result = session.run("functionalize", program).program
+    assert not writes(result)
+    for x in (X + 1, X - 1):
+        torch.testing.assert_close(result(x), branching(x))
 
 
 def test_a_write_that_cannot_be_expressed_is_refused(session: Session) -> None:

@@ -118,8 +118,30 @@ def test_the_graph_of_a_pass_that_fails_is_written(
     failed = (folder / "000-bad-failed.txt").read_text()
     assert seen.lower() in failed.lower()
     assert caught.value.message.splitlines()[0] in failed
+    assert caught.value.graph in failed
+    assert seen.lower() in caught.value.graph.lower()
     assert (folder / "000-bad-given.txt").read_text() == f"{before}\n"
     assert listing(program.graph_module) == before
+
+
+def test_a_graph_that_cannot_be_shown_hides_no_error(
+    program: Program, make_session: MakeSession, tmp_path: Path
+) -> None:
+    class Unprintable:
+        def __repr__(self) -> str:
+            raise LookupError("no name")
+
+    def break_it(graph_module: GraphModule) -> PassResult:
+        next(iter(graph_module.graph.nodes)).meta["val"] = [Unprintable()]
+        for node in graph_module.graph.find_nodes(op="call_function", target=aten.sum.default):
+            node.kwargs = {"dtype": Unprintable}
+            node.args = (*node.args, Unprintable())
+        raise ValueError("the pass's own")
+
+    with pytest.raises(PassError, match="the pass's own") as caught:
+        make_session(bad=break_it).run("bad", program, observers=[GraphDumps(tmp_path)])
+    assert caught.value.graph == ""
+    assert any("cannot be shown" in note for note in caught.value.__notes__)
 
 
 def test_names_of_files_tell_round_and_region(

@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from hopyard.errors import PassError, UsageError, VerificationError
+from hopyard.hops import bind
 from hopyard.pipeline import origin_of
 from hopyard.program import Program
 from hopyard.session import Session
 from hopyard.verify import walk_graphs
-from hopyard_hookspecs import PassResult
+from hopyard_hookspecs import Hop, PassResult
 
 if TYPE_CHECKING:
     from conftest import MakeSession
@@ -144,6 +145,18 @@ def test_passes_run_in_the_bodies_of_some_operators(
     paths = [record.step.region for record in result.records]
     assert len(paths) == len(set(paths))
     assert "" not in paths
+
+
+def test_operators_of_plugins_are_named_too(make_session: MakeSession) -> None:
+    region = bind(Hop("groups_tests__region"))
+    with torch.no_grad():
+        program = Session(discover=False).capture(
+            lambda x: torch.cond(x.sum() > 0, torch.sin, torch.cos, (region(torch.sin, x),)), (X,)
+        )
+    session = make_session(swap=sin_to_cos)
+    result = session.run("regions{of=groups_tests__region}(swap)", program)
+    assert len(result.records) == 1
+    assert len(count(result.program.graph_module, aten.cos.default)) == 2
 
 
 def test_the_result_computes_what_the_passes_make_of_it(

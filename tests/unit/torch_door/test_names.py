@@ -654,6 +654,13 @@ def _node_base() -> None:
     assert list(x.users) == [node]
 
 
+@check("graphs.map_nodes")
+def _map_nodes() -> None:
+    graph = fx.Graph()
+    x, y = graph.placeholder("x"), graph.placeholder("y")
+    assert graphs.map_nodes((x, [x, 1], "a"), {x: y}.__getitem__) == (y, [y, 1], "a")
+
+
 @check("graphs.PyTreeCodeGen", "graphs.PyTreeInfo")
 def _calling_convention() -> None:
     graph = fx.Graph()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torch._C import _fx_map_arg as map_nodes
 from torch._C import _NodeBase as NodeBase
 from torch.fx._lazy_graph_module import _LazyGraphModule as LazyGraphModule
 from torch.fx._lazy_graph_module import _make_graph_module as make_graph_module
@@ -18,4 +19,5 @@ __all__ = [
     "TensorMetadata",
     "extract_tensor_metadata",
     "make_graph_module",
+    "map_nodes",
 ]

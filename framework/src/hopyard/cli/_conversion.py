@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any, TypeVar
@@ -117,6 +117,7 @@ def convert(
     seed: int,
     tolerance: float | None,
     dynamic_shapes: Any = None,
+    observers: Sequence[object] = (),
 ) -> Conversion:
     """Capture a target, run a pipeline on it and compare the outcome with eager.
 
@@ -128,6 +129,7 @@ def convert(
         seed: Of torch's random numbers, for the program and for eager.
         tolerance: The relative deviation to allow; None is by precision.
         dynamic_shapes: Which sizes may differ from call to call.
+        observers: Who is told of passes besides plugins.
 
     Raises:
         CaptureError: The target cannot be captured.
@@ -147,7 +149,7 @@ def convert(
     captured = timed("capture", lambda: _capture(session, target, dynamic_shapes))
     doing(f"running {pipeline}")
     with during("pipeline", "running the passes"):
-        result = session.run(pipeline, captured)
+        result = session.run(pipeline, captured, observers=observers)
     program = result.program
     doing("running the program")
     found = timed("program", lambda: run_program(program, args, kwargs, seed))

@@ -55,6 +55,7 @@ def _described(entry: Registered[Pass]) -> Answer:
     lines = [
         f"{entry.value.name}: {entry.value.summary}".removesuffix(": "),
         f"transforms a {entry.value.kind}, provided by {entry.provider}",
+        *_order(entry.value),
         "",
     ]
     if options:
@@ -64,6 +65,17 @@ def _described(entry: Registered[Pass]) -> Answer:
     if documentation := _documentation(implementation):
         lines += ["", documentation]
     return Answer(lines, _as_data(entry) | {"options": [_option_data(each) for each in options]})
+
+
+def _order(declared: Pass) -> list[str]:
+    """Return what a pass demands of pipelines."""
+    demands = (
+        ("must run before", declared.must_run_before),
+        ("must run after", declared.must_run_after),
+        ("runs before", declared.runs_before),
+        ("runs after", declared.runs_after),
+    )
+    return [f"{words} {', '.join(names)}" for words, names in demands if names]
 
 
 def _documentation(implementation: object) -> str:
@@ -87,5 +99,9 @@ def _as_data(entry: Registered[Pass]) -> dict[str, Any]:
         "name": entry.value.name,
         "kind": entry.value.kind,
         "summary": entry.value.summary,
+        "must_run_before": list(entry.value.must_run_before),
+        "must_run_after": list(entry.value.must_run_after),
+        "runs_before": list(entry.value.runs_before),
+        "runs_after": list(entry.value.runs_after),
         "provider": asdict(entry.provider),
     }

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import SafeguardError
-from ..pipeline import Pipeline
+from ..errors import SafeguardError, UsageError
+from ..pipeline import GraphDumps, Pipeline
 from ..policies import find_policies
 from ..session import Session
 from ._answer import Answer
@@ -52,7 +52,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("factory", metavar="MODULE:FACTORY", help="makes what is captured")
     parser.add_argument("--args", metavar="MODULE:FACTORY", help="makes the example inputs")
     parser.add_argument(
-        "--pipeline", default="", metavar="TEXT", help="for example 'decompose,dce'"
+        "--pipeline",
+        default="",
+        metavar="TEXT",
+        help="for example 'decompose,dce', or @FILE.toml to read it from a file",
+    )
+    parser.add_argument(
+        "--dump", metavar="FOLDER", help="write graphs around passes to text files in this folder"
+    )
+    parser.add_argument(
+        "--dump-when",
+        action="append",
+        choices=("before", "after", "change", "failure"),
+        help="of which moments; repeat it for others (change and failure)",
     )
     parser.add_argument(
         "--dynamic",
@@ -103,7 +115,7 @@ def answer(arguments: argparse.Namespace) -> Answer:
     out = destination(arguments.out) if arguments.out is not None else None
     findings = findings_file(arguments.findings) if arguments.findings is not None else None
     session = open_session({**find_policies(), **chosen_policies(arguments.policy)})
-    pipeline = session.pipeline(arguments.pipeline)
+    pipeline = session.pipeline(_read_pipeline(arguments.pipeline))
     try:
         with importing_from_working_directory():
             conversion = _convert(name, inputs, pipeline, session, arguments, out)
@@ -119,6 +131,21 @@ def answer(arguments: argparse.Namespace) -> Answer:
     if findings is not None:
         write_findings(findings, conversion.program.findings, session.hazards)
     return Answer(lines, data)
+
+
+def _read_pipeline(text: str) -> str | Pipeline:
+    if not text.startswith("@"):
+        return text
+    try:
+        return Pipeline.from_toml(Path(text[1:]).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as cause:
+        raise UsageError(f"cannot read the pipeline from {text[1:]}: {cause}") from cause
+
+
+def _dumps(arguments: argparse.Namespace) -> list[GraphDumps]:
+    if arguments.dump is None:
+        return []
+    return [GraphDumps(arguments.dump, arguments.dump_when or ("change", "failure"))]
 
 
 def _tolerance(text: str) -> float:
@@ -162,6 +189,7 @@ def _convert(
                 seed=arguments.seed,
                 tolerance=arguments.tolerance,
                 dynamic_shapes=dynamic_shapes(arguments.dynamic),
+                observers=_dumps(arguments),
             )
         if out is not None:
             doing(f"writing {out.name}")

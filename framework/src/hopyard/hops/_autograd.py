@@ -145,6 +145,7 @@ class _Call:
 
     Attributes:
         inputs: The leaves of the operands, then the tensors and numbers that the body captures.
+        differentiated: Which of them have a gradient.
         fresh: Which leaves of the result are tensors that the call made, once it has run.
         result: The leaves of the result and their structure, once it has run.
     """
@@ -155,6 +156,7 @@ class _Call:
     config: dict[str, Any]
     found: Examination
     inputs: list[Any] = field(init=False)
+    differentiated: list[int] = field(init=False)
     fresh: list[int] = field(init=False)
     result: tuple[list[Any], TreeSpec] = field(init=False)
 
@@ -162,11 +164,13 @@ class _Call:
         leaves, self._spec = tree_flatten(tuple(self.operands))
         self._count = len(leaves)
         self.inputs = [*leaves, *self.found.captured, *self.found.numbers]
-        self.tensors = [index for index, value in enumerate(self.inputs) if _is_tensor(value)]
+        # Autograd would look at how the others were made, if only to give them no gradient.
+        assert self.found.gradient is not None
+        self.differentiated = sorted(self.found.gradient.wanted)
 
     def apply(self) -> Any:
         """Run the call."""
-        made = _Recorded.apply(self, *[self.inputs[index] for index in self.tensors])
+        made = _Recorded.apply(self, *[self.inputs[index] for index in self.differentiated])
         leaves, spec = self.result
         for index, tensor in zip(self.fresh, made, strict=True):
             leaves[index] = tensor
@@ -179,7 +183,7 @@ class _Call:
     def forward(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Run the call below autograd and return the tensors that it made."""
         inputs = list(self.inputs)
-        for index, tensor in zip(self.tensors, tensors, strict=True):
+        for index, tensor in zip(self.differentiated, tensors, strict=True):
             inputs[index] = tensor
         count = self._count + len(self.found.captured)
         operands = list(tree_unflatten(inputs[: self._count], self._spec))
@@ -196,7 +200,7 @@ class _Call:
         return tuple(leaves[index] for index in self.fresh)
 
     def backward(self, saved: Sequence[Any], gradients: Sequence[Tensor]) -> list[Tensor | None]:
-        """Return the gradients of the tensors among the inputs."""
+        """Return the gradients of the inputs that are differentiated."""
         gradient = self.found.gradient
         assert gradient is not None
         given = dict(zip(self.fresh, gradients, strict=True))
@@ -216,7 +220,7 @@ class _Call:
             else:
                 found = gradient.graph_module(*arguments)
         results = dict(zip(gradient.wanted, found, strict=True))
-        return [results.get(index) for index in self.tensors]
+        return [results.get(index) for index in self.differentiated]
 
     @property
     def saved(self) -> list[int]:
@@ -233,7 +237,8 @@ class _Recorded(torch.autograd.Function):
     def forward(ctx: Any, call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Run the call."""
         ctx.call = call
-        given = dict(zip(call.tensors, tensors, strict=True))
+        given = dict(enumerate(call.inputs))
+        given.update(zip(call.differentiated, tensors, strict=True))
         ctx.save_for_backward(*[given[index] for index in call.saved])
         made = call.forward(tensors)
         differentiable = call.found.differentiable

@@ -52,8 +52,9 @@ def not_looking() -> AbstractContextManager[None]:
 class StandIns(TorchFunctionMode):
     """Puts other tensors in the place of those that a program passes to torch's functions.
 
-    What a program hands to torch without calling one of its functions is not seen: the arguments of
-    a `torch.autograd.Function`, for one.
+    Only while they are what is looked for: within a call that is itself looked at, and in what a
+    tracer does for its own sake, they are not. What a program hands to torch without calling one of
+    its functions is not seen: the arguments of a `torch.autograd.Function`, for one.
 
     Args:
         find: Returns what to put in the place of a tensor; the tensor itself to leave it there.
@@ -71,6 +72,8 @@ class StandIns(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Call a function with the stand-ins."""
+        if looking.find != self._find:
+            return func(*args, **(kwargs or {}))
         replaced = [self._replace(arg) for arg in args]
         if replaced and replaced[0] is not args[0] and getattr(func, "__name__", "") == "__set__":
             raise UnsupportedError(
@@ -122,7 +125,6 @@ class Lifted:
             replaced: Tensor = given.get(id(tensor), tensor)
             return replaced
 
-        # Who looks at a call within the body must not find what is replaced here.
         with StandIns(find), looked_at(find):
             output = self._body(*args[:count])
         # A body may return what it captures without calling a function on it.

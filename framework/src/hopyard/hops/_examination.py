@@ -179,7 +179,7 @@ class _Examiner:
         return self._conclude(region.graph_module, order)
 
     def _alone(self, *values: Any) -> Any:
-        with function_modes.shown(aside=True), StandIns(self._stand_in):
+        with function_modes.shown(aside=True), StandIns(self._find):
             output = self._call(*tree_unflatten(list(values), self._spec))
         outputs = [
             self._find(leaf) if isinstance(leaf, Tensor) else leaf for leaf in tree_leaves(output)
@@ -227,12 +227,6 @@ class _Examiner:
             # The body may write to it, and must not write to what is the program's.
             fresh = fresh.clone()
         return fresh.requires_grad_(self._gradient and value.requires_grad)
-
-    def _stand_in(self, value: Tensor) -> Tensor:
-        """Return what to use in place of a tensor that the body passes to a function."""
-        # While a call within the body is looked at, it asks for its own captured tensors, and here
-        # for those that come from further out.
-        return self._find(value) if looking.find == self._find else value
 
     def _find(self, value: Tensor) -> Tensor:
         place = self._places.get(id(value))

@@ -138,7 +138,7 @@ class Rewrite(InPlacePass):
         for node in made:
             derive_metadata(node, in_order)
             # What they compute is computed when all are there.
-            for key in ("val", "tensor_meta", "unbacked_bindings"):
+            for key in ("val", "unbacked_bindings"):
                 node.meta.pop(key, None)
         values = results if isinstance(results, (tuple, list)) else (results,)
         if len(values) != len(match.results):

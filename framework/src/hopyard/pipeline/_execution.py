@@ -28,6 +28,7 @@ from hopyard_hookspecs import PassRecord
 
 from ._binding import BoundPass, Condition
 from ._changes import first_change
+from ._listing import listing
 from ._origin import label_nodes, mark_new_nodes, separate_metadata
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class _Execution:
         try:
             transformed, modified = self._transform()
         except Exception as error:
+            self._show_graph(error)
             observers.notify_failure(error, self._step, self._returned)
             raise
         spent = perf_counter() - start
@@ -113,6 +115,15 @@ class _Execution:
         seen = dict(walk_graphs(after)).get(self._step.region, after)
         observers.notify("hopyard_after_pass", record=record, graph_module=seen)
         return transformed, record
+
+    def _show_graph(self, error: Exception) -> None:
+        if not isinstance(error, PassError):
+            return
+        try:
+            error.graph = listing(self._returned)
+        except Exception as another:  # noqa: BLE001
+            # Nothing can be relied on in a graph that a pass has broken; the pass's error counts.
+            error.add_note(f"the graph it left cannot be shown: {another!r}")
 
     def _transform(self) -> tuple[Program, bool]:
         self._demand("requires", self._bound.requires, self._given)

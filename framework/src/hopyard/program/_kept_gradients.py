@@ -91,15 +91,14 @@ class _Flow:
             each in self.tracked for each in write.all_input_nodes if each is not operand
         )
         if not self.is_on[write]:
-            touched = [node for node in (*others, operand) if node in self.tracked]
+            wrong = [node for node in (*others, operand) if node in self.tracked]
+            wrong += [write] if was_tracked else []
         elif root is not None:
             outside = [node for node in others if self.cut_off.get(node) is not root]
-            touched = [node for node in outside if adds or node in self.tracked]
+            wrong = [node for node in outside if adds or node in self.tracked]
         else:
-            touched = list(self.cut_off) if adds or was_tracked else []
-            touched = [node for node in touched if node in others]
-        lost = any(self._is_read(node, write) for node in touched)
-        lost = lost or (not self.is_on[write] and was_tracked and self._is_read(write, write))
+            wrong = [node for node in others if node in self.cut_off and (adds or was_tracked)]
+        lost = any(self._is_read(node, write) for node in wrong)
 
         if root is not None:
             self.cut_off[write] = root

@@ -24,7 +24,7 @@ MODULES = "hopyard-modules.json"
 FORMAT = 1
 """Version of the layout of this file."""
 
-_FOLDER = "hopyard-module/"
+_MEMBER = "hopyard-module-"
 
 Restore: TypeAlias = Callable[[str, GraphModule, bytes], Module]
 """Makes a module of what was saved: `(operator, graph, content)`."""
@@ -60,7 +60,7 @@ def write_modules(program: Program) -> tuple[Program, dict[str, str | bytes]]:
     for node, value in found.items():
         name = str(node.target)
         if name not in known:
-            known[name] = f"{_FOLDER}{len(known)}"
+            known[name] = f"{_MEMBER}{len(known)}"
             region, members[known[name]] = value.to_artifact()
             delattr(graph_module, name)
             graph_module.add_module(name, region)
@@ -113,9 +113,9 @@ def _operator(call: Node) -> str:
 
 
 def member_contents(members: Mapping[str, bytes], prefix: str) -> dict[str, bytes]:
-    """Return the members that are :func:`write_modules`'s, without their folder."""
+    """Return the members that are :func:`write_modules`'s, without the folder of all."""
     return {
         name.removeprefix(prefix): content
         for name, content in members.items()
-        if name == prefix + MODULES or name.startswith(prefix + _FOLDER)
+        if name == prefix + MODULES or name.startswith(prefix + _MEMBER)
     }

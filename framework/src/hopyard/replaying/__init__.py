@@ -23,6 +23,7 @@ from .._stamps import stamp_of as stamp_of
 from .._torch.fake import FakeTensor as FakeTensor
 from .._torch.fake import FakeTensorMode as FakeTensorMode
 from .._torch.graphs import LazyGraphModule as LazyGraphModule
+from .._torch.graphs import map_nodes as map_nodes
 from .._torch.provenance import COPIED_KEYS as COPIED_KEYS
 from ._comparing import is_same_value as is_same_value
 from ._computing import Computation as Computation
@@ -52,4 +53,4 @@ __all__ = [
     "stamp_of",
 ]
 # What is torch's is here for plugins too, and documented there: FakeTensor, FakeTensorMode,
-# LazyGraphModule. So are STAMP, NEVER and COPIED_KEYS, which are for whoever must be fast.
+# LazyGraphModule, map_nodes. STAMP, NEVER and COPIED_KEYS are for whoever must be fast.

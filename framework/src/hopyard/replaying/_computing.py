@@ -18,6 +18,8 @@ from .._torch.symbolic import compute_unbacked_bindings
 from ..tracing import suspended
 from ..tracing.memory._fakes import FakeFactory
 from ..tracing.memory._propagation import MISSING, Propagation
+from ._remembering import MISSING as UNKNOWN
+from ._remembering import CallMemory
 
 aten = torch.ops.aten
 
@@ -74,30 +76,56 @@ class Computation:
 
     Args:
         fake_mode: What computes; with None, values are real, and so is what is done with them.
+        remember: Whether the results of calls may be made as those of equal calls before, which
+            does not tell who shares a storage with whom.
 
     Attributes:
         fake_mode: As given.
     """
 
-    def __init__(self, fake_mode: FakeTensorMode | None) -> None:
+    def __init__(self, fake_mode: FakeTensorMode | None, *, remember: bool = True) -> None:
         self.fake_mode = fake_mode
+        self._remember = remember
 
     def compute(
         self, target: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
         """Return `target(*args, **kwargs)`."""
+        memory = self._memory
+        if memory is None or not isinstance(target, OpOverload) or not repeats(target):
+            return self._compute(target, args, kwargs)
+        key = memory.key(target, args, kwargs)
+        known = UNKNOWN if key is None else memory.recall(key)
+        if known is not UNKNOWN:
+            return known
+        result = self._compute(target, args, kwargs)
+        if key is not None and not self._has_new_symbols():
+            memory.learn(key, result)
+        return result
+
+    def _compute(
+        self, target: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
         if isinstance(target, OpOverload) and self._propagation is not None:
             output = self._propagation.compute(target, args, kwargs)
             if output is not MISSING:
                 return output
         return target(*args, **kwargs)
 
+    def _is_symbolic(self) -> bool:
+        """Say whether there are symbols, of which only Python code can tell sizes."""
+        shape_env = None if self.fake_mode is None else self.fake_mode.shape_env
+        return shape_env is not None and bool(shape_env.var_to_range)
+
     def bindings(self, value: Any) -> Any:
         """Return where in a value, just computed, new unbacked symbols are; None without any."""
-        shape_env = None if self.fake_mode is None else self.fake_mode.shape_env
-        if shape_env is None or not shape_env.pending_fresh_unbacked_symbols:
+        if self.fake_mode is None or not self._has_new_symbols():
             return None
-        return compute_unbacked_bindings(shape_env, value)
+        return compute_unbacked_bindings(self.fake_mode.shape_env, value)
+
+    def _has_new_symbols(self) -> bool:
+        shape_env = None if self.fake_mode is None else self.fake_mode.shape_env
+        return shape_env is not None and bool(shape_env.pending_fresh_unbacked_symbols)
 
     def alias(self, tensor: Tensor) -> Tensor:
         """Return a tensor whose shape may be changed in place without changing the given one's."""
@@ -110,6 +138,12 @@ class Computation:
         if self.fake_mode is None or not Propagation.suits(self.fake_mode):
             return None
         return Propagation(FakeFactory(self.fake_mode))
+
+    @cached_property
+    def _memory(self) -> CallMemory | None:
+        if not self._remember or self.fake_mode is None or not Propagation.suits(self.fake_mode):
+            return None
+        return CallMemory(FakeFactory(self.fake_mode))
 
     @contextmanager
     def surroundings(self) -> Generator[None, None, None]:
@@ -128,7 +162,8 @@ class Computation:
                 self.fake_mode.epoch += 1
                 stack.enter_context(_constants_allowed(self.fake_mode))
                 stack.enter_context(self.fake_mode)
-                stack.enter_context(enable_python_dispatcher())
+                if self._is_symbolic():
+                    stack.enter_context(enable_python_dispatcher())
             yield
 
 

@@ -43,7 +43,7 @@ def check_hop(
     """Call an operator on every surface and return what came of it.
 
     Args:
-        operator: What :func:`hopyard.hops.bind` returned, or an operator of torch's.
+        operator: What :func:`hopyard.bind` returned, or an operator of torch's.
         samples: Calls to try.
         slow: Whether to try the surfaces that take seconds for each call as well: Inductor and
             AOTInductor, which need a C++ compiler.

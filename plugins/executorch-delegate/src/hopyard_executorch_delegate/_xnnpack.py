@@ -90,7 +90,8 @@ def _prepared(partition: GraphModule) -> GraphModule:
     """Return a partition with products as `linear`, and numbers as constant tensors."""
     graph = Graph()
     copies: dict[Node, Node] = {}
-    numbers: dict[float, Node] = {}
+    # By how they are written, since minus zero is not zero and not-a-number is no key.
+    numbers: dict[str, Node] = {}
     example = next(iter(partition.graph.find_nodes(op="placeholder"))).meta["val"]
     for node in partition.graph.nodes:
         if node.op == "placeholder":
@@ -98,8 +99,9 @@ def _prepared(partition: GraphModule) -> GraphModule:
     for node in partition.graph.nodes:
         if node.op == "call_function":
             number = node.args[1] if node.target in WITH_NUMBERS else None
-            if isinstance(number, (int, float)) and float(number) not in numbers:
-                numbers[float(number)] = _constant(graph, float(number), example, len(numbers))
+            if isinstance(number, (int, float)) and repr(float(number)) not in numbers:
+                constant = _constant(graph, float(number), example, len(numbers))
+                numbers[repr(float(number))] = constant
             copied = _copied(graph, node, copies, numbers)
             if copied is not None:
                 copies[node] = copied
@@ -122,7 +124,7 @@ def _constant(graph: Graph, number: float, example: Any, index: int) -> Node:
 
 
 def _copied(
-    graph: Graph, node: Node, copies: Mapping[Node, Node], numbers: Mapping[float, Node]
+    graph: Graph, node: Node, copies: Mapping[Node, Node], numbers: Mapping[str, Node]
 ) -> Node | None:
     """Return the copy of a node; None of a transpose that becomes part of a product."""
     if any(weight_of(user.args[PRODUCTS[user.target]]) is not None for user in _products(node)):
@@ -141,7 +143,7 @@ def _copied(
     if node.target in WITH_NUMBERS and not isinstance(node.args[1], Node):
         number: Any = node.args[1]
         copied.target = WITH_NUMBERS[node.target]
-        copied.args = (copied.args[0], numbers[float(number)])
+        copied.args = (copied.args[0], numbers[repr(float(number))])
         copied.kwargs = {}
     return copied
 

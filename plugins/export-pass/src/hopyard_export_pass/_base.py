@@ -13,7 +13,7 @@ from torch.fx.graph import CodeGen
 from torch.nn import Module
 
 from hopyard.errors import HopyardError
-from hopyard.replaying import FakeTensorMode
+from hopyard.replaying import Computation, FakeTensorMode
 from hopyard_hookspecs import PassResult
 
 from ._errors import ReplayError, at_node
@@ -36,6 +36,10 @@ from ._tracer import ExportTracer as GraphTracer
 from ._values import NodeMetadata, ProxyValue, active_tracer, data_of, map_leaves
 
 _replay: ContextVar[Replay | None] = ContextVar("hopyard_export_pass_replay", default=None)
+_beginning: ContextVar[tuple[Computation, FakeTensorMode] | None] = ContextVar(
+    "hopyard_export_pass_beginning", default=None
+)
+"""What the graph that a pass was called with is replayed under."""
 
 
 class ExportPass:
@@ -106,11 +110,18 @@ class ExportPass:
         """
         inputs = self.inputs(graph_module)
         stage = type(self).__name__
-        computation, describing = computation_for(fake_mode_of(graph_module, inputs, stage))
-        with computation.surroundings():
-            replay = Replay(self, graph_module, computation, describing, reuse=is_reuse_on())
-            made, modified = self._run(replay, graph_module, inputs)
-        return PassResult(made, modified)
+        computation, describing = computation_for(
+            graph_module, fake_mode_of(graph_module, inputs, stage)
+        )
+        # The graph itself is replayed as a body is, through the callback for bodies.
+        outer = _replay.set(None)
+        beginning = _beginning.set((computation, describing))
+        try:
+            with computation.surroundings():
+                return self.call_submodule(graph_module, tuple(inputs))
+        finally:
+            _beginning.reset(beginning)
+            _replay.reset(outer)
 
     # Callbacks.
 
@@ -256,14 +267,18 @@ class ExportPass:
         return self._active.call(op, args, kwargs, meta)
 
     def call_submodule(self, graph_module: GraphModule, inputs: tuple[Any, ...]) -> PassResult:
-        """Replay the body of a region as a graph of its own.
+        """Replay the graph, or the body of a region as a graph of its own.
 
         Args:
-            graph_module: The body.
+            graph_module: The graph or body.
             inputs: What it is called with: handles or values.
         """
-        outer = self._active
         values: list[Any] = list(data_of(tuple(inputs)))
+        outer, beginning = _replay.get(), _beginning.get()
+        if outer is None and beginning is not None:
+            whole = Replay(self, graph_module, *beginning, reuse=is_reuse_on())
+            return PassResult(*self._run(whole, graph_module, values))
+        outer = self._active
 
         def replay() -> tuple[GraphModule, bool]:
             return self._run(outer.for_body(graph_module), graph_module, values)

@@ -55,10 +55,14 @@ def fake_mode_of(graph_module: GraphModule, inputs: list[Any], stage: str) -> Fa
     return _recorded_mode(graph_module) or fake_mode_for(())
 
 
-def computation_for(fake_mode: FakeTensorMode | None) -> tuple[Computation, FakeTensorMode]:
-    """Return what computes values, and the fake mode that describes them."""
+def computation_for(
+    graph_module: GraphModule, fake_mode: FakeTensorMode | None
+) -> tuple[Computation, FakeTensorMode]:
+    """Return what computes the values of a graph, and the fake mode that describes them."""
     describing = fake_mode or FakeTensorMode(allow_non_fake_inputs=True)
-    return Computation(fake_mode), describing
+    # Higher-order operators may ask which of their operands share memory.
+    has_bodies = any(isinstance(child, GraphModule) for child in graph_module.children())
+    return Computation(fake_mode, remember=not has_bodies), describing
 
 
 def _input(node: Node, graph_module: GraphModule, stage: str) -> Any:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
-from torch.fx.node import map_arg
 
 from hopyard.operators import OpOverload
 from hopyard.replaying import (
@@ -31,6 +30,7 @@ from hopyard.replaying import (
     is_same_value,
     is_untouched,
     is_writing,
+    map_nodes,
     repeats,
     restamp,
     stamp_node,
@@ -169,9 +169,8 @@ class Replay:
     def arguments(self, node: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return what a callback is given for the arguments of a call."""
         values = self._values
-        if self._lists:
-            self._lists = []
-        self._nested = False
+        if self._lists or self._nested:
+            self._lists, self._nested = [], False
         self._args = tuple(
             [
                 values[item]
@@ -353,8 +352,8 @@ class Replay:
             source.name,
             source.op,
             source.target,
-            map_arg(source._args, find),
-            map_arg(keywords, find) if keywords else keywords,
+            map_nodes(source._args, find),
+            map_nodes(keywords, find) if keywords else keywords,
             source.type,
         )
         self._copyable = False

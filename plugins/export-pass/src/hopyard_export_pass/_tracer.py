@@ -57,7 +57,7 @@ class ExportTracer(Tracer):
     def __init__(
         self, callback: ExportPass, codegen: Any, source: GraphModule | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(autowrap_modules=())  # type: ignore[arg-type]
         self.callback = callback
         self.writer = GraphWriter(Graph() if source is None else source.graph)
         self.graph = self.writer.graph

@@ -1,0 +1,1 @@
+"""A Hopyard backend for a machine that executes tapes of elementwise operations."""
