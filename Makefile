@@ -66,7 +66,6 @@ sweep: $(VENV)/.base ## Compare captures with torch's, and what compilers and ra
 	$(BIN)/python tests/sweep/sweep_programs.py --page docs/reference/captures.md
 	$(BIN)/python tests/sweep/sweep_compilers.py
 	$(BIN)/python tests/sweep/sweep_robustness.py $(SWEEP)
-	$(BIN)/python tests/sweep/sweep_compiled.py
 	$(MAKE) sweep-hops
 	$(BIN)/python tests/sweep/sweep_passes.py
 	$(BIN)/python tests/property/run_programs.py --count $(PROGRAMS) $(SWEEP)
@@ -80,6 +79,7 @@ sweep-passes: $(VENV)/.base ## Compare passes on torch's pass base and on ours, 
 sweep-hops: $(VENV)/.base ## Run random programs with higher-order operators, and torch's own ones, on every surface.
 	$(BIN)/python tests/sweep/sweep_hops.py --count $(PROGRAMS) --smallest
 	$(BIN)/python tests/sweep/sweep_hop_db.py
+	$(BIN)/python tests/sweep/sweep_compiled_hops.py
 
 bench: $(BENCHES) ## Run the benchmarks; results are kept as JSON in tests/bench/results.
 

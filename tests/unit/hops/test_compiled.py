@@ -72,7 +72,7 @@ def test_what_a_torch_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(torch.__version__ in problem for problem in told.values())
 
 
-# Every surface and every kind of operator: make sweep.
+# Every surface and every kind of operator: make sweep-hops.
 @pytest.mark.parametrize("surface", FAST, ids=[each.name for each in FAST])
 @pytest.mark.parametrize("name", OPERATORS)
 def test_every_kind_of_operator_under_compilers(name: str, surface: Surface) -> None:

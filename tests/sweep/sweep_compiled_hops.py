@@ -1,7 +1,7 @@
 """Every kind of operator on every surface, compilers among them, with and without a closure. ::
 
-python tests/sweep/sweep_compiled.py
-python tests/sweep/sweep_compiled.py --operators strict_mode --fast
+python tests/sweep/sweep_compiled_hops.py
+python tests/sweep/sweep_compiled_hops.py --operators strict_mode --fast
 
 A surface is one of `hopyard.testing.HopContract`: it compares results and gradients with those of
 eager execution and looks for the region in what was recorded. It takes a C++ compiler and minutes.
