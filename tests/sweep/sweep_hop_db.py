@@ -176,7 +176,6 @@ EXCEPTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "grad",
             "jvp",
             "jacrev",
-            "deepcopy",
         ),
     },
     "while_loop.simple": {
@@ -199,7 +198,6 @@ EXCEPTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "vmap",
             "grad",
             "jacrev",
-            "deepcopy",
         ),
     },
     "while_loop_stack_output.simple": {

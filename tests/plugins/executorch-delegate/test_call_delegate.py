@@ -150,6 +150,39 @@ class TestEager:
         assert "'loud'" in caught.value.__notes__[0]
 
 
+class TestAutocast:
+    """A partition computes what was captured: autocast around a call changes nothing."""
+
+    @pytest.fixture
+    def product(self) -> LoweredModule:
+        return lower(lambda x, y: (x @ y,), X, X.t())
+
+    @pytest.mark.parametrize("grad", [False, True])
+    def test_a_call_computes_as_without(self, grad: bool, product: LoweredModule) -> None:
+        x = X.clone().requires_grad_(grad)
+        with torch.autocast("cpu", torch.bfloat16):
+            (output,) = call_delegate(product, x, X.t())
+            assert (X @ X.t()).dtype is torch.bfloat16
+        assert_close(output, x @ X.t())
+        if grad:
+            output.sum().backward()
+            assert_close(x.grad, X.sum(0).expand(2, 3))
+
+    @pytest.mark.parametrize("make_fx", [hopyard.make_fx, torch_make_fx], ids=["ours", "torch's"])
+    def test_a_tracer_sees_the_same_types(self, make_fx: Any, product: LoweredModule) -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            graph_module = make_fx(lambda x: call_delegate(product, x, X.t())[0])(X)
+        (call,) = graph_module.graph.find_nodes(op="call_function", target=call_delegate)
+        assert [value.dtype for value in call.meta["val"]] == [torch.float32]
+
+    @pytest.mark.parametrize(
+        "key",
+        ["PythonDispatcher", "PythonTLSSnapshot", "ADInplaceOrView", "AutocastCPU", "AutocastCUDA"],
+    )
+    def test_keys_that_mean_nothing_to_it_fall_through(self, key: str) -> None:
+        assert not call_delegate.non_fallthrough_keys.has(getattr(torch._C.DispatchKey, key))
+
+
 loads_decompositions = pytest.mark.filterwarnings("ignore:.*jit.script:DeprecationWarning")
 """torch scripts its own formulas when forward mode is first used."""
 

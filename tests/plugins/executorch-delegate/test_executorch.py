@@ -263,11 +263,13 @@ def test_a_cache_gives_the_same_file(session: Session, tmp_path: Path) -> None:
 
 class TestConversion:
     @pytest.fixture(scope="class")
-    def module(self) -> nn.Module:
+    @classmethod
+    def module(cls) -> nn.Module:
         return nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 2)).eval()
 
     @pytest.fixture(scope="class")
-    def delegated(self, module: nn.Module, session: Session) -> Program:
+    @classmethod
+    def delegated(cls, module: nn.Module, session: Session) -> Program:
         return delegate(captured(session, module, (torch.ones(3, 4),)), session, ("xnnpack",))
 
     def test_there_and_back_is_the_same_program(
@@ -332,7 +334,8 @@ def written(program: Program) -> Any:
 
 class TestBadInput:
     @pytest.fixture(scope="class")
-    def content(self, session: Session) -> bytes:
+    @classmethod
+    def content(cls, session: Session) -> bytes:
         module = nn.Sequential(nn.Linear(4, 8), nn.Sigmoid(), nn.LayerNorm(8)).eval()
         return to_executorch(captured(session, module, (torch.ones(2, 4),)), session=session)
 

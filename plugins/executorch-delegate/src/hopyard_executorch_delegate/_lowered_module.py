@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -210,6 +211,15 @@ def call(*args: Any) -> Any:
         UsageError: The first argument is no lowered partition.
     """
     lowered_module, operands = _checked(args), _plain(args[1:])
+    with contextlib.ExitStack() as stack:
+        # What a partition computes was decided when it was captured, autocast included.
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        return _called(lowered_module, operands)
+
+
+def _called(lowered_module: Any, operands: tuple[Any, ...]) -> Any:
     run = getattr(lowered_module, "run", None)
     if run is None or not is_eager(operands) or _has_tangents(operands):
         return lowered_module.original_module(*operands)
