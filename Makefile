@@ -79,6 +79,7 @@ sweep-passes: $(VENV)/.base ## Compare passes on torch's pass base and on ours, 
 sweep-hops: $(VENV)/.base ## Run random programs with higher-order operators, and torch's own ones, on every surface.
 	$(BIN)/python tests/sweep/sweep_hops.py --count $(PROGRAMS) --smallest
 	$(BIN)/python tests/sweep/sweep_hop_db.py
+	$(BIN)/python tests/sweep/sweep_compiled_hops.py
 
 bench: $(BENCHES) ## Run the benchmarks; results are kept as JSON in tests/bench/results.
 

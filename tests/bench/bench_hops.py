@@ -4,6 +4,8 @@ Each row is a surface. The body is called as it is, through an operator of `hopy
 through a subclass of `torch._higher_order_ops.base_hop.BaseHOP`, in turn, in one process. Times are
 CPU times of the process, medians of the rounds; `over body` is what our call adds to the body's.
 Graphs and results are compared in the same run.
+
+`compiled_regions` adds what a region costs in code that Inductor compiled.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import compiled_regions
 import torch
 from torch import Tensor
 from torch._higher_order_ops.base_hop import BaseHOP
@@ -137,6 +140,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to keep the results")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--surfaces", nargs="+", default=list(SURFACES), choices=list(SURFACES))
+    parser.add_argument("--uncompiled", action="store_true", help="leave out compiled regions")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
@@ -148,14 +152,18 @@ def main() -> None:
     )
     results = [measure(name, SURFACES[name], options.rounds) for name in options.surfaces]
     missed = [result["surface"] for result in results if result["missed"]]
+    compiled = [] if options.uncompiled else compiled_regions.measure(options.rounds)
+    missed += [f"{row['program']}, {row['variant']}" for row in compiled if row["missed"]]
     print(
         "\nmissed: " + ", ".join(missed)
         if missed
-        else f"\nno slower than BaseHOP, within {NOISE:.0%}"
+        else f"\nno slower than BaseHOP, nor than inlined code if compiled, within {NOISE:.0%}"
     )
     if options.json:
         machine = {"torch": torch.__version__, "python": platform.python_version()}
-        options.json.write_text(json.dumps({"machine": machine, "hops": results}, indent=2))
+        options.json.write_text(
+            json.dumps({"machine": machine, "hops": results, "compiled": compiled}, indent=2)
+        )
 
 
 def measure(name: str, surface: Surface, rounds: int) -> dict[str, Any]:

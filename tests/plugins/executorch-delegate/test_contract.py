@@ -42,6 +42,7 @@ EXCEPTIONS = {
     "torch.compile, dynamic sizes": NO_COMPILER,
     "torch.compile, below autograd": NO_COMPILER,
     "torch.export, strict": NO_COMPILER,
+    "torch.export, strict, dynamic sizes": NO_COMPILER,
 }
 
 

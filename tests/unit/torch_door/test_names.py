@@ -1578,7 +1578,7 @@ def _lowered() -> None:
 
 @check("inductor.compile_and_package", "inductor.load_package")
 def _packages() -> None:
-    # What they do is tried with tests/sweep/sweep_compiled.py; it takes a C++ compiler.
+    # What they do is tried with tests/sweep/sweep_compiled_hops.py; it takes a C++ compiler.
     import inspect
 
     import torch._inductor

@@ -44,9 +44,9 @@ container_variable = _SourcelessBuilder.create
 
 __all__ = [
     "CONTAINER_VARIABLES",
+    "NAMED_TUPLE_VARIABLE",
     "ConstantVariable",
     "GuardBuilder",
-    "NAMED_TUPLE_VARIABLE",
     "NumberVariable",
     "OperatorVariable",
     "OverridingVariable",

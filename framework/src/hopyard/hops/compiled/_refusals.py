@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sysconfig
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,7 @@ from hopyard_hookspecs import SourceLocation
 
 _FRAME = re.compile(r'File "(.+)", line (\d+), in (.+)')
 _LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
+_STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"]
 
 
 def reason_of(text: str) -> str:
@@ -23,12 +25,14 @@ def reason_of(text: str) -> str:
 
 
 def line_of(stack: Iterable[traceback.FrameSummary] | None) -> SourceLocation | None:
-    """Return the innermost line of a stack that is the user's: neither torch's nor Hopyard's."""
+    """Return the innermost line of a stack that is the user's: not Python's, torch's or ours."""
     own = [frame for frame in stack or () if not _is_library(frame.filename)]
     return SourceLocation(own[-1].filename, own[-1].lineno or 0, own[-1].name) if own else None
 
 
 def _is_library(file: str) -> bool:
+    if file.startswith(_STANDARD_LIBRARY):
+        return "site-packages" not in file
     return file.startswith(_LIBRARIES) or Path(file).parent.name.startswith("hopyard_")
 
 
