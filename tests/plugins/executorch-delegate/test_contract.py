@@ -28,7 +28,7 @@ def weighted(x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
     return y.sum(-1), y.argmax(-1), y.detach() * 2, x @ weight.exp()
 
 
-NO_FILE = "a file names the backend, and the kit's session has none; test_programs.py saves some"
+NO_FILE = "a file names the backend, and the kit's session has none; test_saving.py saves some"
 NO_EXPORT = "torch's check of exported programs lets no such module pass; delegate what is exported"
 NO_COMPILER = "Dynamo takes no such module as an operand; delegate what is captured"
 

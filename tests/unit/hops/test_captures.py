@@ -47,6 +47,10 @@ NUMBERS: dict[str, Callable[[Operator, Tensor, Tensor], Any]] = {
     "nested": lambda hop, x, y: _nested(hop, x, y),
     "with-a-tensor": lambda hop, x, y: hop(lambda v: v * y.sum() + y.shape[0], x),
     "in-a-list": lambda hop, x, y: hop(lambda pair: pair[0] * y.shape[0] + y.sum(), [x, y]),
+    "number-of-elements": lambda hop, x, y: hop(lambda v: v * y.reshape(-1, 1).sum(), x),
+    "flat-square": lambda hop, x, y: hop(
+        lambda: (x[:, None] * x).reshape(-1).sum() + torch.outer(y, y).reshape(-1).sum()
+    ),
     "nothing-else": lambda hop, x, y: hop(lambda: torch.ones(y.shape[0])),
 }
 

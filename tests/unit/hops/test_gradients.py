@@ -181,6 +181,40 @@ def test_regions_in_regions(make: Make, hop: Operator) -> None:
 
 
 @tracers
+def test_a_region_in_a_gradient_is_given_what_has_none(make: Make, plain: Operator) -> None:
+    """What the innermost body takes from around would be the example value otherwise."""
+
+    def function(x: Tensor) -> Tensor:
+        def outer() -> Tensor:
+            with torch.no_grad():
+                fixed = x.sigmoid()
+            twice = x + x
+
+            def middle() -> Tensor:
+                bound = plain(lambda: fixed + fixed)
+                return plain(lambda: torch.maximum(twice, bound) * 2) * 2
+
+            return plain(middle) * 2
+
+        return plain(outer)
+
+    assert_gradients(make, function, 1)
+
+
+@tracers
+def test_a_result_that_nobody_differentiates_may_be_out_of_date(
+    make: Make, plain: Operator
+) -> None:
+    def function(x: Tensor, y: Tensor) -> Tensor:
+        product = x * y
+        unused = product.sin()
+        product.mul_(2)
+        return plain(lambda v: (unused + unused, v * 2)[1], x)
+
+    assert_gradients(make, function)
+
+
+@tracers
 def test_outputs_of_every_kind(make: Make, plain: Operator) -> None:
     def function(x: Tensor, y: Tensor) -> Tensor:
         def body(v: Tensor, w: Tensor) -> Any:

@@ -662,6 +662,47 @@ def test_mutation_inside_the_body_alone_is_fine(region: Operator) -> None:
     assert not any("_.default" in target or "add_" in target for target in inner)
 
 
+@pytest.mark.parametrize("make", [ours("real"), torchs("fake")], ids=["ours", "torch"])
+def test_a_region_in_a_functionalized_region_takes_from_around(
+    make: Make, region: Operator
+) -> None:
+    def function(x: Tensor, y: Tensor) -> Tensor:
+        return region(lambda v: region(lambda w: x - w + v, v.clone().add_(1)), y)
+
+    functional = torch.func.functionalize(function)
+    graph_module = make(lambda x, y: functional(x, y))(*operands())
+    fresh = operands()
+    torch.testing.assert_close(graph_module(*fresh), function(*fresh))
+
+
+@pytest.mark.parametrize("make", [hopyard.make_fx, torch_make_fx], ids=["ours", "torch"])
+def test_grad_modes_of_a_body_are_recorded_in_the_body_alone(make: Any, region: Operator) -> None:
+    def body(value: Tensor) -> Tensor:
+        with torch.no_grad():
+            return value.sigmoid()
+
+    graph_module = make(lambda x: region(body, x), tracing_mode="fake", pre_dispatch=True)(
+        operands()[0]
+    )
+    target = torch._C._set_grad_enabled
+    assert not graph_module.graph.find_nodes(op="call_function", target=target)
+    inner = body_of(graph_module, region)
+    assert len(inner.graph.find_nodes(op="call_function", target=target)) == 2
+
+
+@pytest.mark.parametrize("make", [ours("real"), torchs("real")], ids=["ours", "torch"])
+def test_a_parameter_used_in_a_region_and_outside_of_it(make: Make, region: Operator) -> None:
+    weight = nn.Parameter(torch.randn(3, 4))
+
+    def function(x: Tensor) -> Tensor:
+        return region(lambda v: region(lambda w: w * weight, v), x) * weight
+
+    with torch.no_grad():
+        graph_module = make(function)(operands()[0])
+        (x, _) = operands()
+        torch.testing.assert_close(graph_module(x), function(x))
+
+
 # Export
 
 

@@ -149,6 +149,7 @@ class _Examiner:
         if fake_mode is not None and fake_mode.shape_env is not None:
             shape_env = fake_mode.shape_env
             self._tracer.recorder.symbols.ask = lambda symbol: _number(shape_env, symbol)
+        self._tracer.is_around = self._is_lifted
         self._start = next_autograd_number()
 
     def run(self, gradient: bool) -> Examination:

@@ -109,6 +109,8 @@ class Tracer:
         refusal: The first reason for which the capture must fail, also if the program catches it.
         declined: The last operator that was left to a tensor subclass, and the subclass.
         enable_thunkify: Read and set by torch while it computes with symbolic numbers.
+        is_around: Says of a tensor that no node stands for whether it comes from around the
+            function, so that regions within are given it; None if nothing does.
     """
 
     def __init__(
@@ -145,6 +147,7 @@ class Tracer:
         self.refusal: Exception | None = None
         self.declined: tuple[str, str] | None = None
         self.enable_thunkify = False
+        self.is_around: Callable[[Tensor], bool] | None = None
         self._mode = TracingMode(self, options.decompositions)
 
     def new_calls(self, decompositions: DecompositionTable) -> FakeCalls | RealCalls | None:
@@ -359,6 +362,8 @@ class Tracer:
 
     def _is_captured(self, value: Tensor) -> bool:
         if self.recorder.slots.get(value) is not None:
+            return True
+        if self.is_around is not None and self.is_around(value):
             return True
         if value.requires_grad and torch.is_grad_enabled():
             # It is nobody's, and would be a constant whose gradient nobody asks for.
