@@ -180,3 +180,46 @@ def test_a_written_capture_is_refused_by_name(make: Make, region: Operator) -> N
         make(function)(torch.ones(3), torch.ones(3))
     assert raised.value.location is not None
     assert raised.value.location.file == __file__
+
+
+def _after(region: Operator, x: Tensor) -> Tensor:
+    aside: list[Tensor] = []
+    result: Tensor = region(lambda v: (aside.append(v.sin()), v * 2)[1], x)
+    return result + aside[-1]
+
+
+def _in_the_next_region(region: Operator, x: Tensor) -> Tensor:
+    aside: list[Tensor] = []
+    result: Tensor = region(lambda v: (aside.append(v.sin()), v * 2)[1], x)
+    return result + region(lambda v: v + aside[0], x)
+
+
+def _at_the_end(region: Operator, x: Tensor) -> Tensor:
+    aside: list[Tensor] = []
+    region(lambda v: (aside.append(v.sin()), v * 2)[1], x)
+    return aside[-1]
+
+
+@pytest.mark.parametrize("function", [_after, _in_the_next_region, _at_the_end])
+@pytest.mark.parametrize("mode", ["fake", "symbolic"])
+def test_a_tensor_that_a_body_puts_aside_is_refused(
+    mode: str, function: Callable[..., Tensor], region: Operator
+) -> None:
+    captured = functools.partial(function, region)
+    with pytest.raises(UnsupportedError, match="put aside; return the tensor from the body"):
+        hopyard.make_fx(captured, tracing_mode=mode)(torch.ones(3))
+
+
+def test_a_tensor_that_a_body_puts_aside_and_replaces_is_no_matter(region: Operator) -> None:
+    aside: list[Tensor] = []
+
+    def function(x: Tensor) -> Tensor:
+        aside.clear()
+        aside.append(x.cos())
+        region(lambda v: (aside.append(v.sin()), v * 2)[1], x)
+        result: Tensor = aside[0] + region(torch.sin, x)
+        return result
+
+    graph_module = hopyard.make_fx(function, tracing_mode="fake")(torch.ones(3))
+    x = torch.randn(3)
+    torch.testing.assert_close(graph_module(x), function(x))

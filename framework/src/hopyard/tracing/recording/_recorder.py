@@ -16,9 +16,11 @@ from ..._torch.objects import BackwardState
 from ..._torch.proxies import are_slots_kept
 from ..._torch.pytree import tree_leaves, tree_map_only
 from ..._torch.symbolic import ShapeEnv, compute_unbacked_bindings
+from ...errors import UnsupportedError
 from .._atoms import ATOMS
 from ..memory._metadata import Metadata
 from ..memory._symbolic import SymbolicMetadata
+from ..provenance._locations import current_location
 from ..provenance._module_views import base_of
 from ..provenance._origin import Origin
 from ..symbols._arithmetic import Arithmetic
@@ -78,6 +80,7 @@ class Recorder:
         self.graph = Graph() if graph is None else graph
         self.root = Module() if root is None else root
         self.slots = new_slots()
+        self._whole: Recorder = self if outer is None else outer._whole
         self.objects = ObjectSlots()
         self.fx_tracer: Any = None
         self.values = values
@@ -198,7 +201,7 @@ class Recorder:
         """Return what stands for `value` in a node's arguments.
 
         Raises:
-            UnsupportedError: No graph can hold such a value.
+            UnsupportedError: No graph can hold such a value, or only the graph of a region can.
         """
         if isinstance(value, Tensor):
             slot = self.slots.get(value)
@@ -257,6 +260,13 @@ class Recorder:
         return str(self.graph._target_to_str(name))
 
     def _attribute(self, tensor: Tensor) -> Node:
+        if self._whole.slots.was_put_aside_within(tensor):
+            raise UnsupportedError(
+                "the program uses a tensor that the body of a higher-order operator put aside",
+                hint="return the tensor from the body",
+                stage="capture",
+                location=current_location(),
+            )
         node = self._read(self.attributes.tensor(tensor))
         node.meta["val"] = self.values.snapshot(tensor)
         return node

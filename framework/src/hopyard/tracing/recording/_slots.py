@@ -65,6 +65,15 @@ class TensorSlots:
             for name, slot in tensor.__dict__.items()
         )
 
+    def was_put_aside_within(self, tensor: Tensor) -> bool:
+        """Say whether a capture within this one made a fake tensor, has ended, and left it to
+        nobody.
+        """
+        slots = [(name, slot) for name, slot in tensor.__dict__.items() if name.startswith(_PREFIX)]
+        if any(hasattr(slot, "node") for _, slot in slots):
+            return False
+        return any(int(name[len(_PREFIX) :]) > self._number for name, _ in slots)
+
     def set(self, tensor: Tensor, slot: Slot) -> None:
         """Give `tensor` a slot; an in-place operation replaces the one it had."""
         attributes = tensor.__dict__
