@@ -25,6 +25,7 @@ from .._torch.fake import FakeTensorMode as FakeTensorMode
 from .._torch.graphs import LazyGraphModule as LazyGraphModule
 from .._torch.graphs import map_nodes as map_nodes
 from .._torch.provenance import COPIED_KEYS as COPIED_KEYS
+from ..tracing._atoms import ATOMS as ATOMS
 from ._comparing import is_same_value as is_same_value
 from ._computing import Computation as Computation
 from ._computing import is_indexing_without_mask as is_indexing_without_mask
@@ -53,4 +54,4 @@ __all__ = [
     "stamp_of",
 ]
 # What is torch's is here for plugins too, and documented there: FakeTensor, FakeTensorMode,
-# LazyGraphModule, map_nodes. STAMP, NEVER and COPIED_KEYS are for whoever must be fast.
+# LazyGraphModule, map_nodes. ATOMS, STAMP, NEVER and COPIED_KEYS are for whoever must be fast.

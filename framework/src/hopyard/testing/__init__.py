@@ -26,7 +26,7 @@ from ._description import TensorDescription as TensorDescription
 from ._description import Value as Value
 from ._effects import observed_effects as observed_effects
 from ._effects import same_effects as same_effects
-from ._hop_surfaces import HopSample as HopSample
+from ._hop_calls import HopSample as HopSample
 from ._hops import HopContract as HopContract
 from ._hops import SurfaceVerdict as SurfaceVerdict
 from ._hops import check_hop as check_hop

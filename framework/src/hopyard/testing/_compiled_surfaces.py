@@ -19,23 +19,19 @@ from .._torch.dispatch import HigherOrderOperator
 from .._torch.inductor import compile_and_package
 from .._torch.pytree import tree_leaves, tree_unflatten
 from ..hops import compiler_support
-from ._hop_surfaces import HopSample, Surface
-from ._hop_surfaces import _agree as agree
-from ._hop_surfaces import _both as both
-from ._hop_surfaces import _Call as Call
-from ._hop_surfaces import _kept as kept
-from ._hop_surfaces import _Program as Program
-from ._hop_surfaces import _same as same
+from ._hop_calls import Call, HopSample, Program, agree, both, kept, same
+from ._hop_surfaces import Surface
 
 _IN_ANOTHER_PROCESS = """
 import sys, warnings
 warnings.simplefilter("ignore")
 import torch
+from hopyard._torch.inductor import load_package
+from hopyard._torch.pytree import tree_leaves
 folder = sys.argv[1]
 inputs, expected = torch.load(f"{folder}/values.pt")
-found = torch._inductor.aoti_load_package(f"{folder}/program.pt2")(*inputs)
-found = torch.utils._pytree.tree_leaves(found)
-found = [each for each in found if isinstance(each, torch.Tensor)]
+found = load_package(f"{folder}/program.pt2")(*inputs)
+found = [each for each in tree_leaves(found) if isinstance(each, torch.Tensor)]
 torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 """
 

@@ -8,7 +8,7 @@ import pickle
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
-from torch.nn import Module
 from torch.utils.flop_counter import FlopCounterMode
 
 from hopyard_hookspecs import Hop, TracingMode, hookimpl
@@ -24,69 +23,11 @@ from hopyard_hookspecs import Hop, TracingMode, hookimpl
 from .._torch.dispatch import HigherOrderOperator, TorchDispatchMode
 from .._torch.fake import FakeTensorMode, make_wrapper
 from .._torch.proxies import torch_make_fx
-from .._torch.pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
+from .._torch.pytree import tree_leaves, tree_map_only
 from ..hops import Operator
 from ..session import Session
 from ..tracing import TRACING_MODES, make_fx
-from ._effects import observed_effects, same_effects
-
-
-@dataclass(frozen=True)
-class HopSample:
-    """A call of a higher-order operator.
-
-    Attributes:
-        args: The body and the operands of a region, or the operands of an operator without a body.
-            Floating-point tensors among them are differentiated.
-        kwargs: Configuration.
-        name: Tells samples apart in reports.
-        call: The program that is called with them, if that is not the operator itself but something
-            that applies it; it means on every surface what it computes in eager.
-    """
-
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    name: str = "sample"
-    call: Callable[..., Any] | None = None
-
-    def __str__(self) -> str:
-        return self.name
-
-
-class _Call:
-    """A sample as a function of its tensors: of the operator, or of what the operator means."""
-
-    def __init__(self, function: Callable[..., Any], sample: HopSample) -> None:
-        self._function = function
-        self._kwargs = dict(sample.kwargs)
-        self._leaves, self._spec = tree_flatten(sample.args)
-        self._places = [place for place, leaf in enumerate(self._leaves) if _is_tensor(leaf)]
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        """The tensors of the sample, anew."""
-        made = []
-        for place in self._places:
-            tensor = self._leaves[place].detach().clone()
-            differentiable = tensor.is_floating_point() or tensor.is_complex()
-            made.append(tensor.requires_grad_(differentiable))
-        return tuple(made)
-
-    def __call__(self, *tensors: Tensor) -> Any:
-        leaves = list(self._leaves)
-        for place, tensor in zip(self._places, tensors, strict=True):
-            leaves[place] = tensor
-        return self._function(*tree_unflatten(leaves, self._spec), **self._kwargs)
-
-    def results(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Return the tensors that the call returns, for surfaces that know nothing else."""
-        return tuple(each for each in tree_leaves(self(*tensors)) if _is_tensor(each))
-
-    @property
-    def has_results(self) -> bool:
-        """Whether it returns tensors; without, there is nothing to transform or to keep."""
-        with torch.no_grad():
-            return bool(self.results(*self.tensors))
+from ._hop_calls import HopSample, Program, agree, both, is_tensor, kept, same
 
 
 @dataclass(frozen=True)
@@ -107,49 +48,13 @@ class Surface:
     slow: bool = False
 
 
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor)
-
-
-def _both(operator: HigherOrderOperator, sample: HopSample) -> tuple[_Call, _Call]:
-    if sample.call is not None:
-        return _Call(sample.call, sample), _Call(sample.call, sample)
-    meant = operator.definition.eager if isinstance(operator, Operator) else operator
-    return _Call(operator, sample), _Call(meant, sample)
-
-
-def _agree(found: Callable[..., Any], meant: _Call, told: str) -> None:
-    expected = observed_effects(meant, meant.tensors)
-    actual = observed_effects(found, meant.tensors)
-    if len(actual) != len(expected):
-        raise AssertionError(f"{told} returns another number of tensors")
-    if not same_effects(expected, actual):
-        raise AssertionError(f"{told} has other results or gradients than the eager definition")
-    with torch.no_grad():
-        if _structure(found(*meant.tensors)) != _structure(meant(*meant.tensors)):
-            raise AssertionError(f"{told} returns other containers or constants")
-
-
-def _structure(value: Any) -> tuple[Any, ...]:
-    leaves, spec = tree_flatten(value)
-    return spec, ["a tensor" if _is_tensor(leaf) else leaf for leaf in leaves]
-
-
-def _kept(graph_module: GraphModule, operator: HigherOrderOperator, told: str) -> None:
-    bodies = [each for each in graph_module.modules() if isinstance(each, GraphModule)]
-    if not any(
-        body.graph.find_nodes(op="call_function", target=operator, sort=False) for body in bodies
-    ):
-        raise AssertionError(f"{told} does not hold the call as a node")
-
-
 def _eager(operator: HigherOrderOperator, sample: HopSample) -> None:
-    call, meant = _both(operator, sample)
-    _agree(call, meant, "a call")
+    call, meant = both(operator, sample)
+    agree(call, meant, "a call")
 
 
 def _operands_kept(operator: HigherOrderOperator, sample: HopSample) -> None:
-    call, _ = _both(operator, sample)
+    call, _ = both(operator, sample)
     tensors = call.tensors
     before = [(each.detach().clone(), each._version) for each in tensors]
     with torch.no_grad():
@@ -160,10 +65,10 @@ def _operands_kept(operator: HigherOrderOperator, sample: HopSample) -> None:
 
 
 def _results_apart(operator: HigherOrderOperator, sample: HopSample) -> None:
-    call, _ = _both(operator, sample)
+    call, _ = both(operator, sample)
     tensors = call.tensors
     with torch.no_grad():
-        results = [each for each in tree_leaves(call(*tensors)) if _is_tensor(each)]
+        results = [each for each in tree_leaves(call(*tensors)) if is_tensor(each)]
     known = {each.untyped_storage()._cdata: f"tensor operand {i}" for i, each in enumerate(tensors)}
     for position, result in enumerate(results):
         storage = result.untyped_storage()._cdata
@@ -173,19 +78,19 @@ def _results_apart(operator: HigherOrderOperator, sample: HopSample) -> None:
 
 
 def _autocast(operator: HigherOrderOperator, sample: HopSample) -> None:
-    call, meant = _both(operator, sample)
+    call, meant = both(operator, sample)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        _agree(call, meant, "a call under autocast")
+        agree(call, meant, "a call under autocast")
 
 
 def _fake(operator: HigherOrderOperator, sample: HopSample) -> None:
-    call, meant = _both(operator, sample)
+    call, meant = both(operator, sample)
     with torch.no_grad():
-        expected = [each for each in tree_leaves(meant(*meant.tensors)) if _is_tensor(each)]
+        expected = [each for each in tree_leaves(meant(*meant.tensors)) if is_tensor(each)]
         tensors = call.tensors
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:
             fakes = [mode.from_tensor(each) for each in tensors]
-            found = [each for each in tree_leaves(call(*fakes)) if _is_tensor(each)]
+            found = [each for each in tree_leaves(call(*fakes)) if is_tensor(each)]
     if len(found) != len(expected):
         raise AssertionError(f"fake results are {len(found)} instead of {len(expected)}")
     for position, (fake, real) in enumerate(zip(found, expected, strict=True)):
@@ -202,11 +107,11 @@ def _fake(operator: HigherOrderOperator, sample: HopSample) -> None:
 
 
 def _functionalized(operator: HigherOrderOperator, sample: HopSample) -> None:
-    call, meant = _both(operator, sample)
+    call, meant = both(operator, sample)
     with torch.no_grad():
         found = torch.func.functionalize(call)(*call.tensors)
         expected = meant(*meant.tensors)
-    if not _same(found, expected):
+    if not same(found, expected):
         raise AssertionError("a functionalized call has other results")
 
 
@@ -214,22 +119,22 @@ Tracing = Callable[[Callable[..., Any]], Callable[..., GraphModule]]
 
 
 def _traced(tracing: Tracing, operator: HigherOrderOperator, sample: HopSample) -> None:
-    call, meant = _both(operator, sample)
+    call, meant = both(operator, sample)
     graph_module = tracing(call)(*call.tensors)
-    _agree(graph_module, meant, "the graph")
+    agree(graph_module, meant, "the graph")
     with torch.no_grad():
         inference = tracing(call)(*call.tensors)
         if call.has_results:
-            _kept(inference, operator, "the graph of a call without gradients")
-        if not _same(inference(*call.tensors), meant(*meant.tensors)):
+            kept(inference, operator, "the graph of a call without gradients")
+        if not same(inference(*call.tensors), meant(*meant.tensors)):
             raise AssertionError("the graph of a call without gradients has other results")
 
 
 def _joint(tracing: Tracing, operator: HigherOrderOperator, sample: HopSample) -> None:
-    call, meant = _both(operator, sample)
+    call, meant = both(operator, sample)
 
     def step(function: Callable[..., Any], *tensors: Tensor) -> list[Tensor]:
-        results = [each for each in tree_leaves(function(*tensors)) if _is_tensor(each)]
+        results = [each for each in tree_leaves(function(*tensors)) if is_tensor(each)]
         results = [each for each in results if each.requires_grad]
         sources = [each for each in tensors if each.requires_grad]
         if not results or not sources:
@@ -241,27 +146,18 @@ def _joint(tracing: Tracing, operator: HigherOrderOperator, sample: HopSample) -
     graph_module = tracing(partial(step, call))(*call.tensors)
     found = graph_module(*call.tensors)
     expected = step(meant, *meant.tensors)
-    if not _same(found, expected):
+    if not same(found, expected):
         raise AssertionError("the graph of a training step has other results or gradients")
 
 
-class _Program(Module):
-    def __init__(self, call: _Call) -> None:
-        super().__init__()
-        self._call = call
-
-    def forward(self, *tensors: Tensor) -> Any:
-        return self._call.results(*tensors)
-
-
 def _exported(steps: Sequence[str], operator: HigherOrderOperator, sample: HopSample) -> None:
-    call, meant = _both(operator, sample)
+    call, meant = both(operator, sample)
     if not call.has_results:
         return
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         tensors = tuple(each.detach() for each in call.tensors)
-        exported = torch.export.export(_Program(call), tensors, strict=False)
+        exported = torch.export.export(Program(call), tensors, strict=False)
         if "decompose" in steps:
             exported = exported.run_decompositions()
         if "save" in steps:
@@ -269,8 +165,8 @@ def _exported(steps: Sequence[str], operator: HigherOrderOperator, sample: HopSa
             torch.export.save(exported, file)
             file.seek(0)
             exported = torch.export.load(file)
-        _kept(exported.graph_module, operator, "the exported program")
-        if not _same(exported.module()(*tensors), meant.results(*tensors)):
+        kept(exported.graph_module, operator, "the exported program")
+        if not same(exported.module()(*tensors), meant.results(*tensors)):
             raise AssertionError("the exported program has other results")
 
 
@@ -286,7 +182,7 @@ class _Offering:
 
 
 def _captured(saved: bool, operator: HigherOrderOperator, sample: HopSample) -> None:
-    call, meant = _both(operator, sample)
+    call, meant = both(operator, sample)
     if not call.has_results:
         return
     plugins = [_Offering(operator)] if isinstance(operator, Operator) else []
@@ -294,13 +190,13 @@ def _captured(saved: bool, operator: HigherOrderOperator, sample: HopSample) -> 
     with torch.no_grad():
         tensors = tuple(each.detach() for each in call.tensors)
         program = session.capture(call.results, tensors)
-        _kept(program.graph_module, operator, "the program")
+        kept(program.graph_module, operator, "the program")
         if saved:
             with tempfile.TemporaryDirectory() as folder:
                 program.save(Path(folder) / "program.pt2")
                 program = session.load(Path(folder) / "program.pt2")
-            _kept(program.graph_module, operator, "the loaded program")
-        if not _same(program(*tensors), meant.results(*tensors)):
+            kept(program.graph_module, operator, "the loaded program")
+        if not same(program(*tensors), meant.results(*tensors)):
             raise AssertionError("the program has other results")
 
 
@@ -308,11 +204,11 @@ Transform = Callable[[Callable[..., Any], tuple[Tensor, ...]], Any]
 
 
 def _transformed(transform: Transform, operator: HigherOrderOperator, sample: HopSample) -> None:
-    call, meant = _both(operator, sample)
+    call, meant = both(operator, sample)
     if not call.has_results:
         return
     tensors = tuple(each.detach() for each in call.tensors)
-    if not _same(transform(call.results, tensors), transform(meant.results, tensors)):
+    if not same(transform(call.results, tensors), transform(meant.results, tensors)):
         raise AssertionError("the transformed call has other results")
 
 
@@ -322,7 +218,7 @@ def _vmap(function: Callable[..., Any], tensors: tuple[Tensor, ...]) -> Any:
 
 
 def _total(function: Callable[..., Any], *tensors: Tensor) -> Tensor:
-    results = [each for each in tree_leaves(function(*tensors)) if _is_tensor(each)]
+    results = [each for each in tree_leaves(function(*tensors)) if is_tensor(each)]
     total: Any = sum((each * each).sum() for each in results if each.is_floating_point())
     return torch.as_tensor(total)
 
@@ -361,7 +257,7 @@ class _Quiet(TorchDispatchMode):
 
 
 def _under_a_mode(operator: HigherOrderOperator, sample: HopSample) -> None:
-    call, meant = _both(operator, sample)
+    call, meant = both(operator, sample)
     logs = []
     for function in (call, meant):
         with _Quiet() as mode:
@@ -374,12 +270,12 @@ def _under_a_mode(operator: HigherOrderOperator, sample: HopSample) -> None:
         with _Quiet():
             return call(*tensors)
 
-    _agree(under_mode, meant, "a call under a dispatch mode")
+    agree(under_mode, meant, "a call under a dispatch mode")
 
 
 def _flops(operator: HigherOrderOperator, sample: HopSample) -> None:
     counts = []
-    for function in _both(operator, sample):
+    for function in both(operator, sample):
         with FlopCounterMode(display=False) as counter:
             function(*function.tensors)
         counts.append(counter.get_total_flops())
@@ -411,22 +307,22 @@ class _Wrapped(Tensor):
 
 
 def _subclass(operator: HigherOrderOperator, sample: HopSample) -> None:
-    call, meant = _both(operator, sample)
+    call, meant = both(operator, sample)
     with torch.no_grad():
         plain = tuple(each.detach() for each in call.tensors)
         found = call(*map(_Wrapped, plain))
         unwrapped = tree_map_only(_Wrapped, lambda each: each.wrapped, found)
-        if not _same(unwrapped, meant(*plain)):
+        if not same(unwrapped, meant(*plain)):
             raise AssertionError("a call on tensors of a subclass has other results")
 
 
 def _copied(operator: HigherOrderOperator, sample: HopSample) -> None:
-    call, meant = _both(operator, sample)
+    call, meant = both(operator, sample)
     with torch.no_grad():
         graph_module = copy.deepcopy(_ours("fake")(call)(*call.tensors))
         if call.has_results:
-            _kept(graph_module, operator, "a copy of the graph")
-        if not _same(graph_module(*call.tensors), meant(*meant.tensors)):
+            kept(graph_module, operator, "a copy of the graph")
+        if not same(graph_module(*call.tensors), meant(*meant.tensors)):
             raise AssertionError("a copy of the graph has other results")
 
 
@@ -434,15 +330,6 @@ def _pickled(operator: HigherOrderOperator, sample: HopSample) -> None:
     del sample
     if pickle.loads(pickle.dumps(operator)) is not operator:
         raise AssertionError("the operator is another one after pickling")
-
-
-def _same(found: Any, expected: Any) -> bool:
-    with torch.no_grad():
-        return same_effects(_detached(found), _detached(expected))
-
-
-def _detached(value: Any) -> list[Tensor]:
-    return [each.detach() for each in tree_leaves(value) if isinstance(each, Tensor)]
 
 
 def _ours(mode: TracingMode, *, pre_dispatch: bool = False) -> Tracing:

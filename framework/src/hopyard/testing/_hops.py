@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 from .._torch.dispatch import HigherOrderOperator
 from ..errors import UnknownNameError
 from ._compiled_surfaces import COMPILED_SURFACES
+from ._hop_calls import HopSample
 from ._hop_surfaces import SURFACES as UNCOMPILED_SURFACES
-from ._hop_surfaces import HopSample, Surface
+from ._hop_surfaces import Surface
 
 SURFACES = (*UNCOMPILED_SURFACES, *COMPILED_SURFACES)
 """Everything that is checked, in order."""

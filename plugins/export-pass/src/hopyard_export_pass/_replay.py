@@ -18,6 +18,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from hopyard.operators import OpOverload
 from hopyard.replaying import (
+    ATOMS,
     NEVER,
     STAMP,
     Computation,
@@ -59,22 +60,6 @@ if TYPE_CHECKING:
 
 _UNKNOWN: Final = object()
 """Stands for the value of a node that no stamp tells."""
-
-_PLAIN: Final = frozenset(
-    (
-        bool,
-        complex,
-        float,
-        int,
-        str,
-        torch.device,
-        torch.dtype,
-        torch.layout,
-        torch.memory_format,
-        type(None),
-    )
-)
-"""Types of arguments and attributes that are given to callbacks as they are, found at once."""
 
 
 class Replay:
@@ -175,7 +160,7 @@ class Replay:
             [
                 values[item]
                 if type(item) is Node
-                else (item if type(item) in _PLAIN else self._argument(item))
+                else (item if type(item) in ATOMS else self._argument(item))
                 for item in node._args
             ]
         )
@@ -184,7 +169,7 @@ class Replay:
             self._kwargs = {}
             return self._args, self._kwargs
         self._kwargs = {
-            key: item if type(item) in _PLAIN else self._argument(item)
+            key: item if type(item) in ATOMS else self._argument(item)
             for key, item in keywords.items()
         }
         self._keywords = tuple(self._kwargs.values())
@@ -278,7 +263,7 @@ class Replay:
         """Replay the read of an attribute and return the attribute, as callbacks are given it."""
         target = str(source.target)
         value = attribute(self._source, target)
-        if type(value) in _PLAIN:
+        if type(value) in ATOMS:
             return value
         node = self.tracer.read(target, value, self._name(target, target), source)
         self._counterparts[source] = node
@@ -484,7 +469,7 @@ class Replay:
         if isinstance(item, Node):
             return self._values[item]
         if isinstance(item, list):
-            made = [each if type(each) in _PLAIN else self._argument(each) for each in item]
+            made = [each if type(each) in ATOMS else self._argument(each) for each in item]
             self._lists.append((made, tuple(made)))
             return made
         if isinstance(item, tuple):
