@@ -8,7 +8,6 @@ from typing import Any
 from torch.fx import Graph, Node
 from torch.fx.immutable_collections import immutable_dict
 
-
 Place = tuple[str, Node, int]
 """The place of a call that is not written unless something uses it: the name that the node will
 have, the last node when the place was taken, and which of all places it is.
