@@ -26,7 +26,7 @@ class GraphWriter:
         graph: The graph under construction. fx's own ways to add nodes work as well.
     """
 
-    __slots__ = ("_insert", "_names", "_table", "graph")
+    __slots__ = ("_calls", "_insert", "_names", "_table", "graph")
 
     def __init__(self, source: Graph) -> None:
         graph = self.graph = Graph()
@@ -35,7 +35,10 @@ class GraphWriter:
         namespace._used_names.update([node.name for node in source.nodes])
         self._names = namespace._obj_to_name
         self._table = graph._find_nodes_lookup_table.table
-        self._insert = graph._insert
+        # The rows of the table by the identity of their targets, which are kept alive: to hash an
+        # operator takes longer.
+        self._calls: dict[int, tuple[Any, dict[Node, None]]] = {}
+        self._insert = graph._root._prepend
 
     def append(
         self,
@@ -57,7 +60,13 @@ class GraphWriter:
         node._update_args_kwargs(args, kwargs or _NO_KEYWORDS)
         self._names[node] = name
         self._insert(node)
-        self._table[op, target if op == "call_function" else None][node] = None
+        if op == "call_function":
+            row = self._calls.get(id(target))
+            if row is None:
+                row = self._calls[id(target)] = (target, self._table[op, target])
+            row[1][node] = None
+        else:
+            self._table[op, None][node] = None
         graph._len += 1
         return node
 

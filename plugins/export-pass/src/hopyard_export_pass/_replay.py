@@ -108,11 +108,12 @@ class Replay:
         self._counterparts: dict[Node, Node] = {}
         self._values: dict[Node, Any] = {}
         self._changed: set[Node] = set()
-        self._kept: set[Node] = set()
         self._repeating: dict[int, Any] = {}
         self._verbatim = 0
         self._writes = False
         # Of the node that is replayed.
+        self._copy_handle: ProxyValue | None = None
+        self._is_named = False
         self._copyable = False
         self._known: Any = _UNKNOWN
         self._evidence: Any = None
@@ -130,6 +131,7 @@ class Replay:
     def begin(self, node: Node) -> None:
         """Turn to a node: find out what is known of it, and whether it may be copied."""
         self.node = self.tracer.node = node
+        self._is_named, self._copy_handle = False, None
         stamp = node.__dict__.get(STAMP)
         if stamp is None or stamp[5] is not self._stamped_in:
             self._known, self._copyable = _UNKNOWN, False
@@ -177,12 +179,17 @@ class Replay:
 
     def end(self, node: Node, value: Any) -> None:
         """Note what a callback returned for a node."""
+        if value is self._copy_handle:
+            # Everything about it was noted when the node was copied.
+            return
         self._values[node] = value
         if type(value) is ProxyValue:
             found = value.proxy_or_node
             self._counterparts[node] = found if type(found) is Node else value.node
             if value.data is self._known:
                 return
+        else:
+            self._counterparts.pop(node, None)
         self._changed.add(node)
 
     # Emitting.
@@ -226,7 +233,7 @@ class Replay:
             and (self._repeating.get(id(target)) or self._is_repeating(target))
             and (
                 (
-                    args is self._args
+                    (args is self._args or _are_identical(args, self._args))
                     and not self._nested
                     and (not self._lists or self._are_lists_untouched())
                     and (self._are_keywords_untouched(kwargs) if kwargs else not self._kwargs)
@@ -341,8 +348,7 @@ class Replay:
             map_nodes(keywords, find) if keywords else keywords,
             source.type,
         )
-        self._copyable = False
-        self._kept.add(source)
+        self._copyable, self._is_named = False, True
         own = source.meta
         if type(meta) is NodeMetadata and meta._data is None and meta._origin is own:
             node.meta.update(own)
@@ -352,7 +358,9 @@ class Replay:
             _take_over(RECOMPUTED, own, node.meta)
             self._verbatim += is_kept_metadata(own, node.meta)
         restamp(node, source.target, known, self._evidence, self._epoch)
-        return ProxyValue(known, node)
+        handle = self._copy_handle = self._values[source] = ProxyValue(known, node)
+        self._counterparts[source] = node
+        return handle
 
     def _call_anew(
         self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], meta: NodeMetadata
@@ -448,13 +456,14 @@ class Replay:
     def _forget(self) -> None:
         """Let everything that follows be computed anew."""
         self._stamped_in, self._copyable, self._known = None, False, _UNKNOWN
+        self._copy_handle = None
         if self._outer is not None:
             self._outer._forget()
 
     # Comparing a call with the node that is replayed.
 
     def _is_first(self, target: Any) -> bool:
-        return self.node.target == target and self.node not in self._kept
+        return not self._is_named and self.node.target == target
 
     def _is_repeating(self, target: Any) -> bool:
         """Say whether a target that is not known to repeat its results does so for this node."""
@@ -521,7 +530,7 @@ class Replay:
         """Return the name of the replayed node if it is the same, and else one of its own."""
         source = self.node
         if self._is_first(target):
-            self._kept.add(source)
+            self._is_named = True
             return source.name
         return self.tracer.writer.fresh_name(base)
 
@@ -533,6 +542,10 @@ class Replay:
                 epoch = stamp.epoch
                 return epoch if epoch.fake_mode is self._fake_mode and epoch.lasts() else None
         return None
+
+
+def _are_identical(left: Sequence[Any], right: tuple[Any, ...]) -> bool:
+    return len(left) == len(right) and all(map(operator.is_, left, right))
 
 
 def _are_of_their_nodes(arguments: Any) -> bool:
