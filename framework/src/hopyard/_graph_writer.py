@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from torch.fx import Graph, Node
 from torch.fx.immutable_collections import immutable_dict
 
-from ._torch.graphs import NodeBase
+from ._torch.graphs import NodeBase, map_nodes
 
 _new = Node.__new__
 _initialize = NodeBase.__init__
@@ -69,6 +70,25 @@ class GraphWriter:
             self._table[op, None][node] = None
         graph._len += 1
         return node
+
+    def copy(self, node: Node, find: Callable[[Node], Node]) -> Node:
+        """Append a copy of a node of the other graph, with its name and its metadata.
+
+        Args:
+            node: The node, whose name no node of this graph has.
+            find: Returns what stands for an operand of it.
+        """
+        keywords = node._kwargs
+        copy = self.append(
+            node.name,
+            node.op,
+            node.target,
+            map_nodes(node._args, find),
+            map_nodes(keywords, find) if keywords else keywords,
+            node.type,
+        )
+        copy.meta.update(node.meta)
+        return copy
 
     def fresh_name(self, base: str) -> str:
         """Return a name that is taken from now on."""

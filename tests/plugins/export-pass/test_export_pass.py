@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -296,19 +297,35 @@ class TestRewriting:
             ("output", 2, ProxyValue),
         ]
 
-    def test_arguments_are_plain_containers(self, capture: Capture) -> None:
-        kinds: list[type] = []
-
-        class Watch(ExportPass):
+    def test_containers_among_arguments_are_to_be_copied(self, capture: Capture) -> None:
+        class Changing(ExportPass):
             def call_operator(self, op: Any, args: Any, kwargs: Any, meta: NodeMetadata) -> Any:
-                kinds.extend(type(arg) for arg in args)
                 args[0].append(args[0][0])
                 return super().call_operator(op, args, kwargs, meta)
 
+        class Copying(ExportPass):
+            def call_operator(self, op: Any, args: Any, kwargs: Any, meta: NodeMetadata) -> Any:
+                tensors = list(args[0])
+                tensors.append(tensors[0])
+                return super().call_operator(op, (tensors,), kwargs, meta)
+
         x = torch.ones(2)
-        changed = applied(Watch(), capture(lambda x: torch.cat([x, x]), x))
-        assert kinds == [list]
-        assert changed(x).shape == (6,)
+        captured = capture(lambda x: torch.cat([x, x]), x)
+        with pytest.raises(ReplayError, match=r"'cat'.*does not support mutation"):
+            applied(Changing(), captured)
+        assert applied(Copying(), captured)(x).shape == (6,)
+
+    def test_a_number_that_the_graph_reads_is_an_argument(self) -> None:
+        graph_module = make_fx(lambda x: x * 1.0, tracing_mode="fake")(torch.ones(2))
+        graph_module.scale = 3.0
+        call = graph_module.graph.find_nodes(op="call_function", target=aten.mul.Tensor)[0]
+        with graph_module.graph.inserting_before(call), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            call.args = (call.args[0], graph_module.graph.get_attr("scale"))
+        result = ExportPass()(graph_module)
+        assert result.modified
+        assert result.graph_module(torch.ones(2)).tolist() == [3.0, 3.0]
+        assert "scale" not in result.graph_module.code
 
     def test_a_number_of_the_program_is_a_handle(self) -> None:
         seen: list[Any] = []

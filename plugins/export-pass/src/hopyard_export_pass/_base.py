@@ -401,12 +401,15 @@ class ExportPass:
                     f"is a {op}, which cannot be replayed",
                     hint="capture the program with hopyard or torch.export, which record operators",
                 )
-            if result is None and node.users:
-                raise self._error(
-                    node,
-                    "has no result after its callback, but is used",
-                    hint="return what the callback of the base returns",
-                )
+            if result is None:
+                if node.users:
+                    raise self._error(
+                        node,
+                        "has no result after its callback, but is used",
+                        hint="return what the callback of the base returns",
+                    )
+            elif result is replay.copied:
+                continue
             end(node, result)
 
     def _call(

@@ -52,7 +52,6 @@ from ._values import (
     ProxyValue,
     data_of,
     leaves_of,
-    map_leaves,
 )
 
 if TYPE_CHECKING:
@@ -80,6 +79,7 @@ class Replay:
         node: The node that is replayed.
         computation: As given.
         tracer: Records the new graph.
+        copied: The handle of the node's copy, once that is made. It needs no `end`.
     """
 
     def __init__(
@@ -102,26 +102,25 @@ class Replay:
         self._source = source
         self._fake_mode = fake_mode
         self._append = self.tracer.writer.append
+        self._copy_node = self.tracer.writer.copy
         self._stamped_in = self._epoch_of(source.graph) if reuse else None
         self._epoch = Epoch(fake_mode)
         self._stamps = computation.fake_mode is fake_mode
         self._counterparts: dict[Node, Node] = {}
+        self._find = self._counterparts.__getitem__
         self._values: dict[Node, Any] = {}
         self._changed: set[Node] = set()
         self._repeating: dict[int, Any] = {}
         self._verbatim = 0
         self._writes = False
         # Of the node that is replayed.
-        self._copy_handle: ProxyValue | None = None
+        self.copied: ProxyValue | None = None
         self._is_named = False
         self._copyable = False
         self._known: Any = _UNKNOWN
         self._evidence: Any = None
         self._args: tuple[Any, ...] = ()
-        self._kwargs: dict[str, Any] = {}
-        self._lists: list[tuple[list[Any], tuple[Any, ...]]] = []
-        self._keywords: tuple[Any, ...] = ()
-        self._nested = False
+        self._kwargs: Mapping[str, Any] = {}
         self._bodies: dict[int, list[tuple[GraphModule, list[Any], tuple[GraphModule, bool]]]] = {}
         # Tensors whose shape operators of this graph change in place, kept alive.
         self._private: dict[int, Tensor] = {}
@@ -131,7 +130,7 @@ class Replay:
     def begin(self, node: Node) -> None:
         """Turn to a node: find out what is known of it, and whether it may be copied."""
         self.node = self.tracer.node = node
-        self._is_named, self._copy_handle = False, None
+        self._is_named, self.copied = False, None
         stamp = node.__dict__.get(STAMP)
         if stamp is None or stamp[5] is not self._stamped_in:
             self._known, self._copyable = _UNKNOWN, False
@@ -153,35 +152,15 @@ class Replay:
             and (not self._changed or self._changed.isdisjoint(node._input_nodes))
         )
 
-    def arguments(self, node: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return what a callback is given for the arguments of a call."""
-        values = self._values
-        if self._lists or self._nested:
-            self._lists, self._nested = [], False
-        self._args = tuple(
-            [
-                values[item]
-                if type(item) is Node
-                else (item if type(item) in ATOMS else self._argument(item))
-                for item in node._args
-            ]
-        )
-        keywords = node._kwargs
-        if not keywords:
-            self._kwargs = {}
-            return self._args, self._kwargs
-        self._kwargs = {
-            key: item if type(item) in ATOMS else self._argument(item)
-            for key, item in keywords.items()
-        }
-        self._keywords = tuple(self._kwargs.values())
+    def arguments(self, node: Node) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Return what a callback is given for the arguments of a call; it cannot be changed."""
+        find, keywords = self._values.__getitem__, node._kwargs
+        self._args = map_nodes(node._args, find)
+        self._kwargs = map_nodes(keywords, find) if keywords else keywords
         return self._args, self._kwargs
 
     def end(self, node: Node, value: Any) -> None:
         """Note what a callback returned for a node."""
-        if value is self._copy_handle:
-            # Everything about it was noted when the node was copied.
-            return
         self._values[node] = value
         if type(value) is ProxyValue:
             found = value.proxy_or_node
@@ -232,16 +211,14 @@ class Replay:
             and target is source.target
             and (self._repeating.get(id(target)) or self._is_repeating(target))
             and (
-                (
-                    (args is self._args or _are_identical(args, self._args))
-                    and not self._nested
-                    and (not self._lists or self._are_lists_untouched())
-                    and (self._are_keywords_untouched(kwargs) if kwargs else not self._kwargs)
-                )
-                or (
-                    self._is_given(source._args, tuple(args))
-                    and self._is_given(source._kwargs, kwargs)
-                )
+                args is self._args
+                or _are_identical(args, self._args)
+                or self._is_given(source._args, tuple(args))
+            )
+            and (
+                kwargs is self._kwargs
+                or not (kwargs or self._kwargs)
+                or self._is_given(source._kwargs, kwargs)
             )
         ):
             return self._copy(source, meta)
@@ -266,18 +243,20 @@ class Replay:
         self._stamp(node, node.meta.get("val"))
         return ProxyValue(data_of(results), node)
 
-    def read(self, source: Node) -> Any:
-        """Replay the read of an attribute and return the attribute, as callbacks are given it."""
+    def read(self, source: Node) -> None:
+        """Replay the read of an attribute. Callbacks are given the attribute itself."""
         target = str(source.target)
         value = attribute(self._source, target)
         if type(value) in ATOMS:
-            return value
+            self._values[source] = value
+            self._changed.add(source)
+            return
         node = self.tracer.read(target, value, self._name(target, target), source)
         self._counterparts[source] = node
         self._values[source] = value
         self._verbatim += 1
         if not isinstance(value, Tensor):
-            return value
+            return
         stamp = stamp_of(source) if self._copyable else None
         if stamp is None or stamp.target is not value or not _fits(value, stamp.val):
             self._describe(node, value)
@@ -290,7 +269,6 @@ class Replay:
         if self._stamps:
             stamp_node(node, self._epoch, value)
         self.tracer.callback.on_attr(ProxyValue(value, node))
-        return value
 
     def for_body(self, body: GraphModule) -> Replay:
         """Return what replays the body of a region of this graph."""
@@ -337,29 +315,19 @@ class Replay:
     # How a call becomes a node.
 
     def _copy(self, source: Node, meta: NodeMetadata) -> ProxyValue:
-        find = self._counterparts.__getitem__
-        known = self._known
-        keywords = source._kwargs
-        node = self._append(
-            source.name,
-            source.op,
-            source.target,
-            map_nodes(source._args, find),
-            map_nodes(keywords, find) if keywords else keywords,
-            source.type,
-        )
+        node = self._counterparts[source] = self._copy_node(source, self._find)
         self._copyable, self._is_named = False, True
         own = source.meta
         if type(meta) is NodeMetadata and meta._data is None and meta._origin is own:
-            node.meta.update(own)
             self._verbatim += 1
         else:
+            node.meta.clear()
             self._give_metadata(node, meta)
             _take_over(RECOMPUTED, own, node.meta)
             self._verbatim += is_kept_metadata(own, node.meta)
+        known = self._known
         restamp(node, source.target, known, self._evidence, self._epoch)
-        handle = self._copy_handle = self._values[source] = ProxyValue(known, node)
-        self._counterparts[source] = node
+        handle = self.copied = self._values[source] = ProxyValue(known, node)
         return handle
 
     def _call_anew(
@@ -456,7 +424,7 @@ class Replay:
     def _forget(self) -> None:
         """Let everything that follows be computed anew."""
         self._stamped_in, self._copyable, self._known = None, False, _UNKNOWN
-        self._copy_handle = None
+        self.copied = None
         if self._outer is not None:
             self._outer._forget()
 
@@ -472,38 +440,6 @@ class Replay:
             self._repeating[id(target)] = target
             return True
         return is_indexing_without_mask(target, self._known)
-
-    def _argument(self, item: Any) -> Any:
-        """Return what a callback is given for an argument that may be a container."""
-        if isinstance(item, Node):
-            return self._values[item]
-        if isinstance(item, list):
-            made = [each if type(each) in ATOMS else self._argument(each) for each in item]
-            self._lists.append((made, tuple(made)))
-            return made
-        if isinstance(item, tuple):
-            items = [self._argument(each) for each in item]
-            return type(item)(*items) if hasattr(item, "_fields") else tuple(items)
-        if isinstance(item, Mapping):
-            self._nested = True
-            return {key: self._argument(each) for key, each in item.items()}
-        if isinstance(item, slice):
-            return map_leaves(self._argument, item)
-        return item
-
-    def _are_lists_untouched(self) -> bool:
-        for given, known in self._lists:
-            if len(given) != len(known) or not all(map(operator.is_, given, known)):
-                return False
-        return True
-
-    def _are_keywords_untouched(self, kwargs: Mapping[str, Any]) -> bool:
-        return (
-            kwargs is self._kwargs
-            and len(kwargs) == len(self._keywords)
-            and kwargs.keys() == self.node._kwargs.keys()
-            and all(map(operator.is_, kwargs.values(), self._keywords))
-        )
 
     def _is_given(self, recorded: Any, given: Any) -> bool:
         """Say whether a callback gave what it was given for an argument of the node."""

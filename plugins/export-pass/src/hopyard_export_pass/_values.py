@@ -96,25 +96,36 @@ class ProxyValue:
         proxy: The node that computes it, or a proxy of it.
     """
 
-    __slots__ = ("data", "proxy_or_node")
-    data: Any
-    proxy_or_node: Proxy | Node
+    __slots__ = ("_data", "_place")
 
     def __init__(self, data: Any, proxy: Proxy | Node) -> None:
-        _set_data(self, data)
-        _set_proxy(self, proxy)
+        self._data = data
+        self._place = proxy
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # What was computed from the handle before may be wrong now, and so may what follows.
-        tracer = active_tracer.get(None)
-        if tracer is not None:
-            tracer.forget()
-        object.__setattr__(self, name, value)
+    @property
+    def data(self) -> Any:
+        """What the node computes: a fake tensor, a number, or a container of them."""
+        return self._data
+
+    @data.setter
+    def data(self, data: Any) -> None:
+        _forget()
+        self._data = data
+
+    @property
+    def proxy_or_node(self) -> Proxy | Node:
+        """The node that computes the value, or a proxy of it."""
+        return self._place
+
+    @proxy_or_node.setter
+    def proxy_or_node(self, place: Proxy | Node) -> None:
+        _forget()
+        self._place = place
 
     @property
     def node(self) -> Node:
         """The node that computes the value."""
-        found = self.proxy_or_node
+        found = self._place
         return found.node if isinstance(found, Proxy) else found
 
     @property
@@ -124,7 +135,7 @@ class ProxyValue:
         Raises:
             UsageError: No replay is going on.
         """
-        found = self.proxy_or_node
+        found = self._place
         if isinstance(found, Proxy):
             return found
         tracer = active_tracer.get(None)
@@ -189,8 +200,11 @@ class ProxyValue:
         return f"ProxyValue({self.node.name}: {self.data!r})"
 
 
-_set_data = ProxyValue.__dict__["data"].__set__
-_set_proxy = ProxyValue.__dict__["proxy_or_node"].__set__
+def _forget() -> None:
+    """Let what follows be computed anew, since it may follow from a handle that is changed."""
+    tracer = active_tracer.get(None)
+    if tracer is not None:
+        tracer.forget()
 
 
 def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
