@@ -170,10 +170,12 @@ def is_untouched(val: Any, evidence: Any) -> bool:
     if isinstance(val, Tensor):
         return bool(val._version == evidence)
     if isinstance(val, (list, tuple)):
-        return len(val) == len(evidence) and all(
-            item is known and is_untouched(item, inner)
-            for item, (known, inner) in zip(val, evidence, strict=True)
-        )
+        if len(val) != len(evidence):
+            return False
+        for item, (known, inner) in zip(val, evidence, strict=True):
+            if item is not known or not is_untouched(item, inner):
+                return False
+        return True
     if isinstance(val, dict):
         return len(val) == len(evidence) and all(
             key == known_key and item is known and is_untouched(item, inner)

@@ -51,7 +51,9 @@ from ._values import (
     NodeMetadata,
     ProxyValue,
     data_of,
+    end_exposure,
     leaves_of,
+    node_of,
 )
 
 if TYPE_CHECKING:
@@ -95,7 +97,7 @@ class Replay:
         self.computation = computation
         self.tracer = ExportTracer(callbacks, source.graph._codegen, source)
         self.tracer.fake_tensor_mode = fake_mode
-        self.tracer.forget = self._forget
+        self.tracer.replay = self
         self.reuse = reuse
         self._outer = outer
         self.node: Node = source.graph._root
@@ -129,7 +131,7 @@ class Replay:
 
     def begin(self, node: Node) -> None:
         """Turn to a node: find out what is known of it, and whether it may be copied."""
-        self.node = self.tracer.node = node
+        self.node = node
         self._is_named, self.copied = False, None
         stamp = node.__dict__.get(STAMP)
         if stamp is None or stamp[5] is not self._stamped_in:
@@ -163,9 +165,8 @@ class Replay:
         """Note what a callback returned for a node."""
         self._values[node] = value
         if type(value) is ProxyValue:
-            found = value.proxy_or_node
-            self._counterparts[node] = found if type(found) is Node else value.node
-            if value.data is self._known:
+            self._counterparts[node] = node_of(value)
+            if value._data is self._known:
                 return
         else:
             self._counterparts.pop(node, None)
@@ -180,7 +181,6 @@ class Replay:
             self._copyable
             and value is self._known
             and name is source.target
-            and meta.is_untouched_copy_of(source)
         ):
             return self._copy(source, meta)
         default = source._args if source.op == "placeholder" else ()
@@ -305,10 +305,11 @@ class Replay:
         if self._writes:
             self._stamp_again(made)
         self._epoch.begin()
+        is_exposed = end_exposure(tracer.graph)
         is_verbatim = (
             self._verbatim == len(self._source.graph.nodes) == len(tracer.graph.nodes)
             and not self._bodies
-            and _are_untouched(tracer.graph, self._source.graph)
+            and (not is_exposed or _are_untouched(tracer.graph, self._source.graph))
         )
         return made, not is_verbatim and not same_graph(self._source, made)
 
@@ -413,7 +414,7 @@ class Replay:
 
         What follows is computed anew: who shares a tensor with whom is not known of values.
         """
-        self._forget()
+        self.forget()
         for leaf in leaves_of(arguments):
             if not isinstance(leaf, ProxyValue) or not isinstance(leaf.data, Tensor):
                 continue
@@ -421,12 +422,12 @@ class Replay:
                 leaf.data = self.computation.alias(leaf.data)
                 self._private[id(leaf.data)] = leaf.data
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Let everything that follows be computed anew."""
         self._stamped_in, self._copyable, self._known = None, False, _UNKNOWN
         self.copied = None
         if self._outer is not None:
-            self._outer._forget()
+            self._outer.forget()
 
     # Comparing a call with the node that is replayed.
 
@@ -488,7 +489,7 @@ def _are_of_their_nodes(arguments: Any) -> bool:
     """Say whether handles have the values of their nodes, and not others that a pass made up."""
     for leaf in leaves_of(arguments):
         if isinstance(leaf, ProxyValue):
-            stamp = stamp_of(leaf.node)
+            stamp = stamp_of(node_of(leaf))
             if stamp is None or stamp.val is not leaf.data:
                 return False
     return True

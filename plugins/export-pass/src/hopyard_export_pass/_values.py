@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from torch import SymBool, SymFloat, SymInt, Tensor
-from torch.fx import Node, Proxy
+from torch.fx import Graph, Node, Proxy
 
 from hopyard.errors import UsageError
+from hopyard.replaying import ATOMS, FakeTensor
 
 if TYPE_CHECKING:
     from ._tracer import ExportTracer
@@ -38,14 +39,6 @@ class NodeMetadata:
     def __init__(self, data: Mapping[str, Any]) -> None:
         self._data: dict[str, Any] | None = dict(data)
         self._origin: dict[str, Any] | None = None
-
-    @classmethod
-    def of(cls, node: Node) -> NodeMetadata:
-        """Return the metadata of a node."""
-        made = cls.__new__(cls)
-        made._data = None
-        made._origin = node.meta
-        return made
 
     @property
     def data(self) -> dict[str, Any]:
@@ -115,6 +108,7 @@ class ProxyValue:
     @property
     def proxy_or_node(self) -> Proxy | Node:
         """The node that computes the value, or a proxy of it."""
+        expose(node_of(self).graph)
         return self._place
 
     @proxy_or_node.setter
@@ -125,8 +119,9 @@ class ProxyValue:
     @property
     def node(self) -> Node:
         """The node that computes the value."""
-        found = self._place
-        return found.node if isinstance(found, Proxy) else found
+        found = node_of(self)
+        expose(found.graph)
+        return found
 
     @property
     def proxy(self) -> Proxy:
@@ -135,7 +130,7 @@ class ProxyValue:
         Raises:
             UsageError: No replay is going on.
         """
-        found = self._place
+        found = self.proxy_or_node
         if isinstance(found, Proxy):
             return found
         tracer = active_tracer.get(None)
@@ -200,15 +195,36 @@ class ProxyValue:
         return f"ProxyValue({self.node.name}: {self.data!r})"
 
 
+def node_of(handle: ProxyValue) -> Node:
+    """Return the node of a handle without noting that somebody has it."""
+    place = handle._place
+    return place if type(place) is Node else place.node  # type: ignore[union-attr]
+
+
+_EXPOSED: Final = "_hopyard_exposed"
+
+
+def expose(graph: Graph) -> None:
+    """Note that a pass has been given nodes of a graph under construction, which it may change."""
+    graph.__dict__[_EXPOSED] = True
+
+
+def end_exposure(graph: Graph) -> bool:
+    """Say whether a pass has been given nodes of a graph until now."""
+    return bool(graph.__dict__.pop(_EXPOSED, False))
+
+
 def _forget() -> None:
     """Let what follows be computed anew, since it may follow from a handle that is changed."""
     tracer = active_tracer.get(None)
-    if tracer is not None:
-        tracer.forget()
+    if tracer is not None and tracer.replay is not None:
+        tracer.replay.forget()
 
 
 def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
     """Return `value` with `function` applied to the leaves of lists, tuples, dicts and slices."""
+    if type(value) in _LEAVES:
+        return function(value)
     if isinstance(value, tuple):
         items = [map_leaves(function, item) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
@@ -223,6 +239,10 @@ def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
     return function(value)
 
 
+_LEAVES: Final = ATOMS | {FakeTensor, Node, ProxyValue}
+"""Types that are known to be no containers, which is told faster than that others are not."""
+
+
 def leaves_of(value: Any) -> list[Any]:
     """Return the leaves that :func:`map_leaves` visits."""
     found: list[Any] = []
@@ -232,4 +252,4 @@ def leaves_of(value: Any) -> list[Any]:
 
 def data_of(value: Any) -> Any:
     """Return what handles in `value` stand for, and anything else as it is."""
-    return map_leaves(lambda leaf: leaf.data if isinstance(leaf, ProxyValue) else leaf, value)
+    return map_leaves(lambda leaf: leaf._data if isinstance(leaf, ProxyValue) else leaf, value)
