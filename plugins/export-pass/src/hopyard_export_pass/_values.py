@@ -223,13 +223,16 @@ def _forget() -> None:
 
 def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
     """Return `value` with `function` applied to the leaves of lists, tuples, dicts and slices."""
+    if isinstance(value, (tuple, list)):
+        items = [
+            function(item) if type(item) in _LEAVES else map_leaves(function, item)
+            for item in value
+        ]
+        if isinstance(value, list):
+            return items
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
     if type(value) in _LEAVES:
         return function(value)
-    if isinstance(value, tuple):
-        items = [map_leaves(function, item) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-    if isinstance(value, list):
-        return [map_leaves(function, item) for item in value]
     if isinstance(value, Mapping):
         return {key: map_leaves(function, item) for key, item in value.items()}
     if isinstance(value, slice):
