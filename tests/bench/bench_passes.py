@@ -4,10 +4,11 @@ The rows are passes: one that overrides `placeholder`, `call_operator` and `outp
 in each; ones that replace an operator in a hundred, or in four, by one of the same result; and the
 first on a graph without stamps, as other tools make them. Each is run on every base in turn, in one
 process, on graphs captured by Hopyard. Times are CPU times of the process, medians of the rounds;
-ratios are medians of the rounds' ratios. A pass that takes less than 20 ms is run several times in
-each round, and between runs, outside the clock, the last one's garbage is collected. The heap is
-frozen, since to look at all of it would empty the processor's caches before each run. Torch's bases
-generate Python code for the new graph, ours when somebody reads or runs it: `with code` adds that.
+ratios are medians of the rounds' ratios. A pass that takes less than 100 ms is run several times in
+each round. The garbage collector is off while the clock runs, as `timeit`'s is; between runs it
+collects what the last one left, and only that: to look at the whole heap would empty the caches of
+the processor before each run. Torch's bases generate Python code for the new graph, ours when
+somebody reads or runs it: `with code` adds that.
 
 In the same run the callbacks are counted, the graphs of the bases are compared, and the tensors of
 the new graph must be those of the old one. ::
@@ -174,7 +175,7 @@ GRAPHS = {
     "llama-4": model("llama-4"),
     "resnet-50": model("resnet-50"),
 }
-SAMPLE = 0.02
+SAMPLE = 0.1
 """For how many seconds a pass is run in each round."""
 SERIES = ("chain-200", "chain-1000", "chain-4000")
 
@@ -222,19 +223,21 @@ def measure(row: Pass, graph_module: GraphModule, rounds: int) -> dict[str, Any]
     seconds: dict[str, list[float]] = {name: [] for name in BASES}
     with_code: list[float] = []
     count = len(given.graph.nodes)
-    gc.collect()
-    gc.freeze()
     for index in range(rounds + 1):
         graphs = {}
         for name, base in BASES.items():
             taken, runs = 0.0, 0
+            gc.collect()
+            gc.freeze()
             while taken < SAMPLE:
                 work = row.make(base)
                 graphs.pop(name, None)
                 gc.collect()
+                gc.disable()
                 start = time.process_time()
                 graphs[name] = work(given).graph_module
                 taken += time.process_time() - start
+                gc.enable()
                 runs += 1
                 check_calls(work.calls, given)
             start = time.process_time()
@@ -245,7 +248,7 @@ def measure(row: Pass, graph_module: GraphModule, rounds: int) -> dict[str, Any]
                 if name == OURS:
                     with_code.append(taken / runs + code)
         check_graphs(graphs, given)
-    gc.unfreeze()
+        gc.unfreeze()
     ratio = median_ratio(seconds["torch"], seconds[OURS])
     code_ratio = median_ratio(seconds["torch"], with_code)
     return {

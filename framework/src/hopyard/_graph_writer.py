@@ -78,12 +78,12 @@ class GraphWriter:
             node: The node, whose name no node of this graph has.
             find: Returns what stands for an operand of it.
         """
-        keywords = node._kwargs
+        args, keywords = node._args, node._kwargs
         copy = self.append(
             node.name,
             node.op,
             node.target,
-            map_nodes(node._args, find),
+            map_nodes(args, find) if args else args,
             map_nodes(keywords, find) if keywords else keywords,
             node.type,
         )

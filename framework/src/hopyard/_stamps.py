@@ -26,7 +26,7 @@ from ._torch.fake import FakeTensor, FakeTensorMode
 from ._torch.symbolic import ShapeEnv
 
 STAMP = "_hopyard_stamp"
-"""The attribute of a node that holds its stamp, as a plain tuple of what :class:`Stamp` names. It is
+"""The attribute of a node that holds its stamp: a plain tuple of what :class:`Stamp` names. It is
 read and written past `Node.__setattr__`, which updates look-up tables."""
 
 

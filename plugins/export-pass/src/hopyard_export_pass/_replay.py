@@ -19,7 +19,6 @@ from torch.fx import Graph, GraphModule, Node
 from hopyard.operators import OpOverload
 from hopyard.replaying import (
     ATOMS,
-    NEVER,
     STAMP,
     Computation,
     Epoch,
@@ -117,7 +116,7 @@ class Replay:
         self._writes = False
         # Of the node that is replayed.
         self.copied: ProxyValue | None = None
-        self._is_named = False
+        self._named: Node | None = None
         self._copyable = False
         self._known: Any = _UNKNOWN
         self._evidence: Any = None
@@ -132,17 +131,14 @@ class Replay:
     def begin(self, node: Node) -> None:
         """Turn to a node: find out what is known of it, and whether it may be copied."""
         self.node = node
-        self._is_named, self.copied = False, None
+        self.copied = None
         stamp = node.__dict__.get(STAMP)
         if stamp is None or stamp[5] is not self._stamped_in:
             self._known, self._copyable = _UNKNOWN, False
             return
         args, kwargs, target, val, evidence, _ = stamp
-        if (
-            val._version != evidence
-            if type(val) is FakeTensor and evidence is not NEVER
-            else not is_untouched(val, evidence)
-        ):
+        # The evidence of a tensor is its version.
+        if val._version != evidence if type(evidence) is int else not is_untouched(val, evidence):
             self._known, self._copyable = _UNKNOWN, False
             return
         self._known, self._evidence = val, evidence
@@ -177,11 +173,7 @@ class Replay:
     def placeholder(self, name: str, value: Any, meta: NodeMetadata) -> ProxyValue:
         """Add an input."""
         source = self.node
-        if (
-            self._copyable
-            and value is self._known
-            and name is source.target
-        ):
+        if self._copyable and value is self._known and name is source.target:
             return self._copy(source, meta)
         default = source._args if source.op == "placeholder" else ()
         same = source.op == "placeholder" and self._is_first(name)
@@ -317,7 +309,7 @@ class Replay:
 
     def _copy(self, source: Node, meta: NodeMetadata) -> ProxyValue:
         node = self._counterparts[source] = self._copy_node(source, self._find)
-        self._copyable, self._is_named = False, True
+        self._copyable = False
         own = source.meta
         if type(meta) is NodeMetadata and meta._data is None and meta._origin is own:
             self._verbatim += 1
@@ -425,14 +417,15 @@ class Replay:
     def forget(self) -> None:
         """Let everything that follows be computed anew."""
         self._stamped_in, self._copyable, self._known = None, False, _UNKNOWN
-        self.copied = None
+        if self.copied is not None:
+            self._named, self.copied = self.node, None
         if self._outer is not None:
             self._outer.forget()
 
     # Comparing a call with the node that is replayed.
 
     def _is_first(self, target: Any) -> bool:
-        return not self._is_named and self.node.target == target
+        return self._named is not self.node and self.copied is None and self.node.target == target
 
     def _is_repeating(self, target: Any) -> bool:
         """Say whether a target that is not known to repeat its results does so for this node."""
@@ -467,7 +460,7 @@ class Replay:
         """Return the name of the replayed node if it is the same, and else one of its own."""
         source = self.node
         if self._is_first(target):
-            self._is_named = True
+            self._named = source
             return source.name
         return self.tracer.writer.fresh_name(base)
 
