@@ -96,11 +96,6 @@ def stamp_node(node: Node, epoch: Epoch, target: Any = None) -> None:
     node.__dict__[STAMP] = (node._args, node._kwargs, held, val, evidence, epoch)
 
 
-def restamp(node: Node, target: Any, val: Any, evidence: Any, epoch: Epoch) -> None:
-    """Stamp a node whose value has a stamp already, with the evidence of that."""
-    node.__dict__[STAMP] = (node._args, node._kwargs, target, val, evidence, epoch)
-
-
 def stamp_graph(graph_module: GraphModule, fake_mode: FakeTensorMode) -> None:
     """Stamp every node of a graph whose values were just computed, under one fake mode.
 

@@ -23,6 +23,7 @@ from hopyard_export_pass import ExportPass, NodeMetadata, ProxyValue, ReplayErro
 from hopyard_hookspecs import PassResult
 
 aten = torch.ops.aten
+SIN = aten.sin.default
 Capture = Callable[..., Program]
 Case = tuple[Callable[..., Any], tuple[Any, ...]]
 
@@ -151,6 +152,40 @@ class TestIdentity:
         add = next(node for node in result.graph_module.graph.nodes if node.name == "add")
         assert add.meta["val"].shape == (1,)
         assert tuple(add.meta["tensor_meta"].shape) == (1,)
+
+    @pytest.mark.parametrize(
+        "find",
+        [
+            lambda work, handle: handle.node,
+            lambda work, handle: handle.proxy_or_node,
+            lambda work, handle: handle.proxy.node,
+            lambda work, handle: next(iter(handle.node.users), handle.node),
+            lambda work, handle: work.tracer.graph.find_nodes(op="call_function", target=SIN)[0],
+            lambda work, handle: next(node for node in work.tracer.graph.nodes if node.meta),
+        ],
+        ids=["node", "proxy_or_node", "proxy", "user", "tracer", "first"],
+    )
+    def test_a_node_that_a_pass_edits_behind_the_replay(
+        self, capture: Capture, find: Callable[[ExportPass, ProxyValue], Any]
+    ) -> None:
+        class Behind(ExportPass):
+            def call_operator(self, op: Any, args: Any, kwargs: Any, meta: NodeMetadata) -> Any:
+                made = super().call_operator(op, args, kwargs, meta)
+                if op is SIN:
+                    find(self, made).meta["note"] = 1
+                return made
+
+        program = capture(lambda x: torch.sin(x) + 1, torch.ones(2))
+        assert Behind()(program.graph_module).modified is True
+
+    def test_metadata_that_a_pass_edits_through_a_handle(self, capture: Capture) -> None:
+        class Behind(ExportPass):
+            def output(self, results: Any, meta: NodeMetadata) -> Any:
+                results[0].meta["note"] = 1
+                return super().output(results, meta)
+
+        program = capture(lambda x: torch.sin(x) + 1, torch.ones(2))
+        assert Behind()(program.graph_module).modified is True
 
 
 class TestRewriting:

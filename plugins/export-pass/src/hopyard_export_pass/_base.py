@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import traceback
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -13,7 +12,7 @@ from torch.fx.graph import CodeGen
 from torch.nn import Module
 
 from hopyard.errors import HopyardError
-from hopyard.replaying import Computation, FakeTensorMode
+from hopyard.replaying import Computation, FakeTensor, FakeTensorMode
 from hopyard_hookspecs import PassResult
 
 from ._errors import ReplayError, at_node
@@ -175,7 +174,7 @@ class ExportPass:
         """
         if not isinstance(value, ProxyValue):
             return value[key]
-        return (_replay.get() or self._active).call(operator.getitem, (value, key), {}, meta)
+        return (_replay.get() or self._active).getitem(value, key, meta)
 
     def call_cond(
         self,
@@ -273,7 +272,7 @@ class ExportPass:
             graph_module: The graph or body.
             inputs: What it is called with: handles or values.
         """
-        values: list[Any] = list(data_of(tuple(inputs)))
+        values = [each if type(each) is FakeTensor else data_of(each) for each in inputs]
         outer, beginning = _replay.get(), _beginning.get()
         if outer is None and beginning is not None:
             whole = Replay(self, graph_module, *beginning, reuse=is_reuse_on())

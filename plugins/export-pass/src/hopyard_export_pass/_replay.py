@@ -32,7 +32,6 @@ from hopyard.replaying import (
     is_writing,
     map_nodes,
     repeats,
-    restamp,
     stamp_node,
     stamp_of,
 )
@@ -103,7 +102,6 @@ class Replay:
         self._source = source
         self._fake_mode = fake_mode
         self._append = self.tracer.writer.append
-        self._copy_node = self.tracer.writer.copy
         self._stamped_in = self._epoch_of(source.graph) if reuse else None
         self._epoch = Epoch(fake_mode)
         self._stamps = computation.fake_mode is fake_mode
@@ -121,7 +119,7 @@ class Replay:
         self._known: Any = _UNKNOWN
         self._evidence: Any = None
         self._args: tuple[Any, ...] = ()
-        self._kwargs: Mapping[str, Any] = {}
+        self._kwargs: dict[str, Any] = {}
         self._bodies: dict[int, list[tuple[GraphModule, list[Any], tuple[GraphModule, bool]]]] = {}
         # Tensors whose shape operators of this graph change in place, kept alive.
         self._private: dict[int, Tensor] = {}
@@ -150,7 +148,7 @@ class Replay:
             and (not self._changed or self._changed.isdisjoint(node._input_nodes))
         )
 
-    def arguments(self, node: Node) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def arguments(self, node: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return what a callback is given for the arguments of a call; it cannot be changed."""
         find, keywords = self._values.__getitem__, node._kwargs
         self._args = map_nodes(node._args, find)
@@ -215,6 +213,15 @@ class Replay:
         ):
             return self._copy(source, meta)
         return self._call_anew(target, tuple(args), dict(kwargs), meta)
+
+    def getitem(self, value: ProxyValue, key: Any, meta: NodeMetadata) -> ProxyValue:
+        """Add the choice of one of several results."""
+        source = self.node
+        if self._copyable and source.target is operator.getitem:
+            given_value, given_key = self._args
+            if value is given_value and key is given_key:
+                return self._copy(source, meta)
+        return self.call(operator.getitem, (value, key), {}, meta)
 
     def output(self, results: Any, meta: NodeMetadata) -> ProxyValue:
         """Close the graph."""
@@ -308,18 +315,26 @@ class Replay:
     # How a call becomes a node.
 
     def _copy(self, source: Node, meta: NodeMetadata) -> ProxyValue:
-        node = self._counterparts[source] = self._copy_node(source, self._find)
+        find, args, keywords, target = self._find, source._args, source._kwargs, source.target
+        node = self._counterparts[source] = self._append(
+            source.name,
+            source.op,
+            target,
+            map_nodes(args, find) if args else args,
+            map_nodes(keywords, find) if keywords else keywords,
+            source.type,
+        )
         self._copyable = False
-        own = source.meta
+        own, known = source.meta, self._known
         if type(meta) is NodeMetadata and meta._data is None and meta._origin is own:
+            node.meta.update(own)
             self._verbatim += 1
         else:
-            node.meta.clear()
             self._give_metadata(node, meta)
             _take_over(RECOMPUTED, own, node.meta)
             self._verbatim += is_kept_metadata(own, node.meta)
-        known = self._known
-        restamp(node, source.target, known, self._evidence, self._epoch)
+        evidence, epoch = self._evidence, self._epoch
+        node.__dict__[STAMP] = (node._args, node._kwargs, target, known, evidence, epoch)
         handle = self.copied = self._values[source] = ProxyValue(known, node)
         return handle
 
