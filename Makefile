@@ -70,8 +70,8 @@ sweep: $(VENV)/.base ## Compare captures with torch's, and what compilers and ra
 	$(BIN)/python tests/sweep/sweep_passes.py
 	$(BIN)/python tests/property/run_programs.py --count $(PROGRAMS) $(SWEEP)
 	$(BIN)/python tests/property/run_programs.py --count $(PROGRAMS) --sizes
-	$(BIN)/python tests/property/run_pipelines.py --count $(PROGRAMS)
-	$(BIN)/python tests/property/run_passes.py --count $(PROGRAMS)
+	$(BIN)/python tests/property/run_passes.py pipelines --count $(PROGRAMS)
+	$(BIN)/python tests/property/run_passes.py sequences --count $(PROGRAMS)
 
 sweep-passes: $(VENV)/.base ## Compare passes on torch's pass base and on ours, over models and other graphs.
 	$(BIN)/python tests/sweep/sweep_passes.py

@@ -1,9 +1,10 @@
-"""Run many random sequences of passes on programs of many kinds.
+"""Run many random sequences of passes, or pipelines of standard ones, on programs of many kinds.
 
-A sequence after which a program computes anything else, or metadata is stale, is made as short as
-possible and printed. ::
+What makes a program compute anything else, or leaves stale metadata, is made as short as possible
+and printed. ::
 
-    python tests/property/run_passes.py --count 2000
+    python tests/property/run_passes.py sequences --count 2000
+    python tests/property/run_passes.py pipelines --count 200 --kind branching --seed 7
 """
 
 from __future__ import annotations
@@ -15,59 +16,40 @@ import time
 import warnings
 
 import torch
-from hypothesis import HealthCheck, given, seed, settings
-from pass_sequences import check_sequence, sequences
-from pipelines import KINDS
-
-from hopyard import Session
-from hopyard_export_pass import ExportPass, _plugin
+from hypothesis import seed
+from subjects import SUBJECTS, new_session
 
 
 def main() -> int:
-    """Run as many sequences as the command line asks for; return how many kinds failed."""
+    """Run as many examples as the command line asks for; return how many kinds failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=1000, help="sequences in all")
+    parser.add_argument("subject", choices=list(SUBJECTS))
+    parser.add_argument("--count", type=int, default=1000, help="examples in all")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--kind", nargs="+", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--kind", nargs="+", help="of program; default: all")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    session = Session(discover=False, plugins=[_plugin])
+    subject, session = SUBJECTS[options.subject], new_session()
+    names = options.kind or list(subject.kinds)
     failures = 0
-    each = -(-options.count // len(options.kind))
-    for name in options.kind:
+    each = -(-options.count // len(names))
+    for name in names:
         start = time.perf_counter()
+        attempt = subject.test(
+            session, subject.kinds[name], subject.most, max_examples=each, database=None
+        )
         try:
-            run(session, name, each, options.seed)
+            seed(options.seed)(attempt)()
         except Exception as error:  # noqa: BLE001 - whatever a pass raises is what is looked for
             failures += 1
             print(f"{name} --seed {options.seed}: {error!r}")
             print("\n".join(getattr(error, "__notes__", [])))
-        print(f"{name:26}{each:6} sequences {time.perf_counter() - start:6.0f} s", flush=True)
-    print(f"{failures} of {len(options.kind)} kinds fail")
+        seconds = time.perf_counter() - start
+        print(f"{name:26}{each:6} {options.subject} {seconds:6.0f} s", flush=True)
+    print(f"{failures} of {len(names)} kinds fail")
     return failures
-
-
-def run(session: Session, name: str, count: int, start: int) -> None:
-    """Run sequences on one kind of program.
-
-    Raises:
-        AssertionError: A program computes something else; notes tell the shortest such sequence.
-    """
-
-    @seed(start)
-    @settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(sequences(6))
-    def attempt(passes: list[ExportPass]) -> None:
-        check_sequence(session, KINDS[name], passes)
-
-    attempt()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from pass_behaviours import BEHAVIOURS, on
-from pass_comparison import difference
+from pass_comparison import EXECUTORCH, TORCH, difference
 from pass_programs import PROGRAMS
 from torch._export.pass_base import _ExportPassBaseDeprecatedDoNotUse as TorchPass
 from torch._subclasses.fake_tensor import FakeTensor
@@ -67,7 +67,9 @@ def compared(behaviour: type, graph_module: GraphModule, base: type = TorchPass)
         if problem:
             return f"{name} (as theirs):\n{problem}"
     # Where the other base refuses and ours does not, there is nothing to compare.
-    return "" if isinstance(theirs, Exception) else difference(ours, theirs)
+    if isinstance(theirs, Exception):
+        return ""
+    return difference(ours, theirs, TORCH if base is TorchPass else EXECUTORCH)
 
 
 def main() -> None:

@@ -239,6 +239,18 @@ class TestValues:
         assert ("a" in meta, "b" in meta, meta["a"]) == (True, False, 1)
         assert meta.copy().data == {"a": 1}
 
+    def test_metadata_may_be_replaced_as_a_whole(self) -> None:
+        class Anew(ExportPass):
+            def call_operator(self, op: Any, args: Any, kwargs: Any, meta: Any) -> Any:
+                meta.data = {"tag": 1}
+                return super().call_operator(op, args, kwargs, meta)
+
+        graph_module = sine()
+        made = Anew()(graph_module).graph_module
+        calls = made.graph.find_nodes(op="call_function", target=aten.sin.default)
+        assert [node.meta["tag"] for node in calls] == [1]
+        assert not any("tag" in node.meta for node in graph_module.graph.nodes)
+
 
 class TestChecks:
     def test_before_and_after(self) -> None:

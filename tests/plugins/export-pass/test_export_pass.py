@@ -598,6 +598,20 @@ class TestErrors:
         assert caught.value.stage == "Uninitialized"
         assert "super().__init__()" in caught.value.hint
 
+    def test_a_pass_that_replays_nothing_needs_no_super_init(self, capture: Capture) -> None:
+        class Tagging(ExportPass):
+            def __init__(self) -> None:
+                self.tag = "seen"
+
+            def call(self, graph_module: GraphModule) -> PassResult:
+                for node in graph_module.graph.nodes:
+                    node.meta["custom"] = self.tag
+                return PassResult(graph_module, modified=True)
+
+        program = capture(torch.sin, torch.ones(2))
+        made = Tagging()(program.graph_module).graph_module
+        assert {node.meta["custom"] for node in made.graph.nodes} == {"seen"}
+
     @pytest.mark.parametrize("op", ["call_method", "call_module"])
     def test_nodes_that_are_no_operators(self, op: str) -> None:
         class Symbolic(nn.Module):

@@ -17,7 +17,13 @@ from hopyard.hops import bound
 from hopyard.replaying import Computation, stamp_of
 from hopyard.tracing import make_fx
 from hopyard.verify import verify, walk_graphs
-from hopyard_export_pass import ExportPass, ProxyValue, recompute_everything, refresh_metadata
+from hopyard_export_pass import (
+    ExportPass,
+    ProxyValue,
+    ReplayError,
+    recompute_everything,
+    refresh_metadata,
+)
 
 aten = torch.ops.aten
 Capture = Callable[..., Program]
@@ -527,6 +533,32 @@ def test_a_node_that_makes_symbols_makes_new_ones(computed: list[Any]) -> None:
     assert len(set(sizes)) == 3
     # Another name for a symbol is no change.
     assert (first.modified, second.modified) == (False, False)
+
+
+def test_symbols_that_somebody_else_has_bound_nowhere() -> None:
+    graph_module = make_fx(lambda x: torch.exp(torch.nonzero(x)), tracing_mode="symbolic")(
+        torch.ones(3)
+    )
+    value = find(graph_module, "x_1").meta["val"]
+    pending = value.fake_mode.shape_env.pending_fresh_unbacked_symbols
+    # As other passes do, which run operators under the fake mode and look no further.
+    with value.fake_mode:
+        torch.nonzero(value)
+    left = list(pending)
+    assert left
+    made = ExportPass()(graph_module).graph_module
+    (symbol,) = find(made, "nonzero").meta["unbacked_bindings"]
+    assert symbol not in left
+    assert pending == left
+
+    class Failing(ExportPass):
+        def call_operator(self, op: Any, args: Any, kwargs: Any, meta: Any) -> Any:
+            torch.nonzero(args[0].data)
+            raise ValueError("after making a symbol")
+
+    with pytest.raises(ReplayError):
+        Failing()(graph_module)
+    assert pending == left
 
 
 @pytest.mark.parametrize("mode", ["fake", "symbolic"])

@@ -319,3 +319,54 @@ def test_a_graph_holds_what_was_computed_each_time(pre_dispatch: bool) -> None:
     ours = hopyard.make_fx(size_arithmetic, **options)(*inputs)
     assert_same_graph(ours, theirs)
     assert str(ours.shape_env.guards) == str(theirs.shape_env.guards)
+
+
+def plain_numbers_first(x: Tensor) -> list[Any]:
+    """Ask as kernels do, which may ask a plain number about a symbolic one."""
+    rows = x.shape[0].node
+    found: list[Any] = []
+    for plain in (rows.wrap_int(6), rows.wrap_int(9)) * 2:
+        found += [SymBool(getattr(plain, name)(rows)) for name in ("eq", "ne", "lt", "le", "gt")]
+        found += [SymBool(plain.ge(rows)), SymInt(plain.sub(rows))]
+    return [x.sum(), *found, *[x + int(bool(each)) for each in found[:6]]]
+
+
+def test_a_plain_number_that_is_compared_with_a_size_is_asked_as_torch_asks_it() -> None:
+    inputs = (torch.randn(6, 5),)
+    with torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
+        theirs = torch_make_fx(plain_numbers_first, tracing_mode="symbolic")(*inputs)
+    ours = hopyard.make_fx(plain_numbers_first, tracing_mode="symbolic")(*inputs)
+    assert_same_graph(ours, theirs)
+    guards = [[str(guard.expr) for guard in each.shape_env.guards] for each in (ours, theirs)]
+    assert guards[0] == guards[1]
+
+
+def test_a_comparison_with_a_plain_number_on_either_side_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = []
+
+    def compares(x: Tensor) -> Tensor:
+        rows = x.shape[0].node
+        seven = rows.wrap_int(7)
+        seen = asked(monkeypatch)
+        for _ in range(3):
+            assert SymBool(rows.lt(seven))
+            assert SymBool(seven.gt(rows))
+            counts.append(len(seen))
+        return x
+
+    hopyard.make_fx(compares, tracing_mode="symbolic")(torch.randn(6, 5))
+    assert counts[0] > 0
+    assert counts[1:] == counts[:1] * 2
+
+
+def test_kinds_of_numbers_are_part_of_what_is_remembered() -> None:
+    env = ShapeEnv()
+    arithmetic, (one, *_) = remembering(env)
+    integer = one.node.wrap_int(1)
+    truth = one.node.wrap_bool(True)
+    assert [integer.maybe_as_int(), truth.maybe_as_bool()] == [1, True]
+    assert type(integer.expr) is not type(truth.expr)
+    assert look(SymInt(one.node.mul(integer)))[1] == str(one)
+    assert arithmetic.term(integer.expr, integer) is not arithmetic.term(integer.expr, truth)

@@ -24,6 +24,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true as stati
 from torch.fx.passes.runtime_assert import (
     insert_deferred_runtime_asserts as insert_deferred_runtime_asserts,
 )
+from torch.utils._config_module import _UNSET_SENTINEL as _UNSET
 from torch.utils._sympy.interp import handlers as expression_handlers
 
 
@@ -42,9 +43,15 @@ def size_source(source: _Any, index: int) -> _Any:
     return TensorPropertySource(source, TensorProperty.SIZE, index)
 
 
+_decided_statically: _Any = vars(_settings)["_config"]["backed_size_oblivious"]
+
+
 def is_decided_statically() -> bool:
     """Say whether questions with a usual answer are decided without looking at example sizes."""
-    return bool(_settings.backed_size_oblivious)
+    # Each of those questions asks. torch's own look-up takes five times as long, since it sees to
+    # aliases and the environment, which this setting has none of.
+    chosen = _decided_statically.user_override.get()
+    return bool(_decided_statically.default if chosen is _UNSET else chosen)
 
 
 def is_arithmetic_logged() -> bool:

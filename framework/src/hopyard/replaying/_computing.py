@@ -14,7 +14,7 @@ from torch import Tensor
 from .._torch.dispatch import OpOverload, is_any_autocast_enabled
 from .._torch.fake import FakeTensor, FakeTensorMode, fast_detach
 from .._torch.predispatch import disable_transforms, enable_python_dispatcher
-from .._torch.symbolic import compute_unbacked_bindings
+from .._torch.symbolic import ShapeEnv, compute_unbacked_bindings
 from ..tracing import suspended
 from ..tracing.memory._fakes import FakeFactory
 from ..tracing.memory._propagation import MISSING, Propagation
@@ -160,6 +160,7 @@ class Computation:
                 # What was learnt of a tensor's data in a capture, such as how many elements of a
                 # mask are true, has a symbol that nodes of this graph have to bring about anew.
                 self.fake_mode.epoch += 1
+                stack.enter_context(_apart_from_symbols_of_others(self.fake_mode.shape_env))
                 stack.enter_context(_constants_allowed(self.fake_mode))
                 stack.enter_context(self.fake_mode)
                 if self._is_symbolic():
@@ -175,3 +176,19 @@ def _constants_allowed(fake_mode: FakeTensorMode) -> Generator[None, None, None]
         yield
     finally:
         fake_mode.allow_non_fake_inputs = allowed
+
+
+@contextmanager
+def _apart_from_symbols_of_others(shape_env: ShapeEnv | None) -> Generator[None, None, None]:
+    """Leave out symbols that somebody else has made and bound nowhere, as some passes do."""
+    if shape_env is None:
+        yield
+        return
+    pending = shape_env.pending_fresh_unbacked_symbols
+    others = pending.copy()
+    pending.clear()
+    try:
+        yield
+    finally:
+        # What is pending now is of a node whose computation has failed.
+        pending[:] = others

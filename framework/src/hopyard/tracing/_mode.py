@@ -161,7 +161,12 @@ class TracingMode(Infrastructure, ProxyTorchDispatchMode):
             if type(left) is int and left == 1:
                 return right
         result = func(*args)
-        self._record_number(self._capture.recorder.symbols.record, func, args, result)
+        tracer = self._capture
+        try:
+            tracer.recorder.symbols.record(func, args, result, lazily=tracer.enable_thunkify)
+        except CaptureError as error:
+            tracer.refuse(error)
+            raise
         return result
 
     def record_arithmetic(
@@ -178,18 +183,15 @@ class TracingMode(Infrastructure, ProxyTorchDispatchMode):
             if left.constant == 1:
                 return right
         result = compute(left, right)
-        self._record_number(
-            self._capture.recorder.symbols.record_operation, function, left, right, result
-        )
-        return result
-
-    def _record_number(self, record: Callable[..., None], *what: Any) -> None:
         tracer = self._capture
         try:
-            record(*what, lazily=tracer.enable_thunkify)
+            tracer.recorder.symbols.record_operation(
+                function, left, right, result, lazily=tracer.enable_thunkify
+            )
         except CaptureError as error:
             tracer.refuse(error)
             raise
+        return result
 
     def __torch_dispatch__(
         self,

@@ -80,12 +80,6 @@ class ExportPass:
 
     def __call__(self, graph_module: GraphModule, /) -> PassResult:
         """Check what the pass requires, run it, and check what it ensures; see :meth:`call`."""
-        if not getattr(self, "_initialized", False):
-            raise ReplayError(
-                f"{type(self).__name__} was not initialized",
-                stage=type(self).__name__,
-                hint="call super().__init__() in its __init__",
-            )
         self.requires(graph_module)
         result = self.call(graph_module)
         self.ensures(graph_module)
@@ -105,10 +99,17 @@ class ExportPass:
             metadata says.
 
         Raises:
-            ReplayError: A callback raised, or the graph cannot be replayed.
+            ReplayError: A callback raised, the graph cannot be replayed, or the pass has not called
+                `super().__init__()`.
         """
-        inputs = self.inputs(graph_module)
         stage = type(self).__name__
+        if not getattr(self, "_initialized", False):
+            raise ReplayError(
+                f"{stage} was not initialized",
+                stage=stage,
+                hint="call super().__init__() in its __init__",
+            )
+        inputs = self.inputs(graph_module)
         computation, describing = computation_for(
             graph_module, fake_mode_of(graph_module, inputs, stage)
         )

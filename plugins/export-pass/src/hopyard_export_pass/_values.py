@@ -48,6 +48,10 @@ class NodeMetadata:
             self._data = dict(self._origin)
         return self._data
 
+    @data.setter
+    def data(self, data: dict[str, Any]) -> None:
+        self._data = data
+
     def is_untouched_copy_of(self, node: Node) -> bool:
         """Say whether it is what a node's metadata says, and nobody asked for all of it."""
         return self._data is None and self._origin is node.meta

@@ -152,7 +152,8 @@ def symbolic_output(
             return None
     plan = numbers.plan(values)
     is_contiguous = knows_that_it_is_contiguous(output, metadata, fakes)
-    for says_so in (False, True) if is_contiguous else (False,):
+    # Strides that torch computes from the sizes tell it that the tensor is contiguous.
+    for says_so in (True, False) if is_contiguous else (False,):
         products = Products(values, metadata.rank, is_contiguous=says_so)
         found = SymbolicOutput(metadata, plan, products, operand)
         if found.succeeds(operands, fakes, is_contiguous=is_contiguous):

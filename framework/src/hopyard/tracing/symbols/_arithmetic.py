@@ -52,7 +52,42 @@ _ON_TRUTHS: Final[dict[str, Operation]] = {"and_": operator.and_, "or_": operato
 _COMMUTING: Final = frozenset((operator.add, operator.and_, operator.mul, operator.or_))
 """Functions of which Python may ask the other operand without changing the answer."""
 
+_MIRRORED: Final[dict[Operation, Operation]] = {
+    operator.eq: operator.eq,
+    operator.ge: operator.le,
+    operator.gt: operator.lt,
+    operator.le: operator.ge,
+    operator.lt: operator.gt,
+    operator.ne: operator.ne,
+}
+"""Comparisons, and what Python asks the other operand when a plain number is compared with it."""
+
+_remember: Final[dict[Operation | None, Operation]] = {}
+"""What answers an operation from memory, or asks and remembers; filled when methods are made."""
+
 _expression: Final[Callable[[SymNode], Any]] = vars(SymNode)["expr"].fget
+
+
+class Term:
+    """An expression with an example value; numbers that are equal in both share one.
+
+    Attributes:
+        expression: The expression.
+        value: Its value, if it is an integer without symbols.
+        is_symbol: Whether it is one symbol.
+        answers: The attributes of results, by operation and other operand, and by what else the
+            operation depends on.
+        decisions: What was decided of it, by the default of the question.
+    """
+
+    __slots__ = ("answers", "decisions", "expression", "is_symbol", "value")
+
+    def __init__(self, expression: sympy.Expr, value: int | None) -> None:
+        self.expression = expression
+        self.value = value
+        self.is_symbol = isinstance(expression, sympy.Symbol)
+        self.answers: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self.decisions: dict[bool | None, bool] = {}
 
 
 class Arithmetic:
@@ -63,11 +98,8 @@ class Arithmetic:
 
     Attributes:
         is_over: Whether the capture has ended.
-        answers: The attributes of results, by operation and operands.
         integers: The integers that are constants.
         truths: The truth values that are.
-        decisions: What was decided of conditions, by the condition, its example value, and the
-            default of the question.
     """
 
     def __init__(self, shape_env: ShapeEnv) -> None:
@@ -78,12 +110,9 @@ class Arithmetic:
             or shape_env.should_record_events
             or shape_env._translation_validation_enabled
         )
-        self.answers: dict[tuple[Any, ...], dict[str, Any]] = {}
         self.integers: dict[int, SymNode] = {}
         self.truths: dict[bool, SymNode] = {}
-        self.decisions: dict[tuple[Any, ...], bool] = {}
-        # Equal expressions are one object, which a dictionary finds without comparing them.
-        self._expressions: dict[sympy.Expr, sympy.Expr] = {}
+        self._terms: dict[tuple[Any, ...], Term] = {}
 
     def adopt(self, node: Any) -> None:
         """Let a number remember, if it is an ordinary one of this capture's symbols."""
@@ -100,23 +129,30 @@ class Arithmetic:
             and type(node._hint) in (node.pytype, type(None))
         ):
             node.arithmetic = self
-            node._expr = self.interned(node._expr)
             node.known_at = -1
             # Last, since another thread may ask the number meanwhile.
             node.__class__ = RememberingNode
 
-    def interned(self, expression: sympy.Expr) -> sympy.Expr:
-        """Return the one object that stands for all equal expressions."""
-        if self.is_over:
-            return expression
-        return self._expressions.setdefault(expression, expression)
+    def term(self, expression: sympy.Expr, number: SymNode) -> Term:
+        """Return the one object that stands for numbers of an expression and an example value."""
+        key = (number.pytype, expression, number._hint)
+        known = self._terms.get(key)
+        if known is None:
+            is_value = number.pytype is int and expression.is_number
+            known = Term(expression, int(expression) if is_value else None)
+            if not self.is_over:
+                self._terms[key] = known
+        return known
 
     def end(self) -> None:
         """Forget everything; nothing is remembered from now on."""
         self.is_over = True
-        for memory in (self.answers, self.integers, self.truths, self.decisions):
+        for term in self._terms.values():
+            # Numbers that outlive the capture keep theirs.
+            term.answers.clear()
+            term.decisions.clear()
+        for memory in (self._terms, self.integers, self.truths):
             memory.clear()
-        self._expressions.clear()
 
 
 class RememberingNode(SymNode):
@@ -124,21 +160,21 @@ class RememberingNode(SymNode):
 
     Attributes:
         arithmetic: The memory.
-        known_at: The replacements of symbols at which expression and value were looked up.
-        value: The value of an expression without symbols; None of any other.
+        term: What is remembered of the expression.
+        known_at: The replacements of symbols at which the term was looked up.
     """
 
     arithmetic: Arithmetic
     shape_env: ShapeEnv
+    term: Term
     known_at: int
-    value: int | None
 
     @property
     def expr(self) -> Any:
         """The expression, with what symbols have been replaced by."""
         if self.known_at != self.shape_env._replacements_version_counter:
-            self._look_up()
-        return self._expr_cache
+            self.look_up()
+        return self.term.expression
 
     def wrap_int(self, num: int) -> SymNode:
         """Return the number that stands for an integer."""
@@ -163,25 +199,19 @@ class RememberingNode(SymNode):
 
     def maybe_as_int(self) -> int | None:
         """Return the value of an expression without symbols."""
-        if self.pytype is not int:
-            return super().maybe_as_int()
         if self.known_at != self.shape_env._replacements_version_counter:
-            self._look_up()
-        return self.value
+            self.look_up()
+        return self.term.value if self.pytype is int else super().maybe_as_int()
 
-    def _look_up(self) -> None:
-        found = _expression(self)
-        self._expr_cache = self.arithmetic.interned(found)
-        self.known_at = self._expr_ver = self.shape_env._replacements_version_counter
-        self.value = super().maybe_as_int() if self.pytype is int else None
+    def look_up(self) -> None:
+        """Find out what the number is with what symbols have been replaced by."""
+        version = self.shape_env._replacements_version_counter
+        self.term = self.arithmetic.term(_expression(self), self)
+        # Last, since another thread may ask the number meanwhile.
+        self.known_at = version
 
     def guard_bool(self, file: str, line: int) -> bool:
         """Return the truth value, and let the program depend on it."""
-        expression = self.expr
-        if expression is sympy.true:
-            return True
-        if expression is sympy.false:
-            return False
         return self._decide(None, super().guard_bool, file, line)
 
     def guard_or_false(self, file: str, line: int) -> bool:
@@ -200,11 +230,11 @@ class RememberingNode(SymNode):
         """Return the truth value, and let the program depend on it or check it when it runs."""
         if self.shape_env.prefer_deferred_runtime_asserts_over_guards:
             return super().expect_true(file, line)
+        if self.known_at != self.shape_env._replacements_version_counter:
+            self.look_up()
         # The base asks by `guard_bool` if all sizes have example values.
-        known = self.arithmetic.decisions.get((self.expr, self._hint, None))
-        if known is None or self.shape_env._suppress_guards_tls():
-            return super().expect_true(file, line)
-        return known
+        known = self.term.decisions.get(None)
+        return super().expect_true(file, line) if known is None else known
 
     def _decide(
         self, default: bool | None, usual: Callable[[str, int], bool], file: str, line: int
@@ -212,26 +242,37 @@ class RememberingNode(SymNode):
         """Decide as the base does, which adds a guard the first time and no other later.
 
         That holds for conditions on nothing but sizes with example values. Asked in another way,
-        the base may add the same guard again.
+        the base may add the same guard again. While guards are suppressed it adds none, so what it
+        says then is not remembered.
         """
-        arithmetic = self.arithmetic
-        if self._hint is None or arithmetic.is_over or self.shape_env._suppress_guards_tls():
-            return usual(file, line)
-        key = (self.expr, self._hint, default)
-        known = arithmetic.decisions.get(key)
-        if known is None:
-            known = usual(file, line)
-            if not free_unbacked_symbols(key[0]):
-                arithmetic.decisions[key] = known
+        if self.known_at != self.shape_env._replacements_version_counter:
+            self.look_up()
+        term = self.term
+        known = term.decisions.get(default)
+        if known is not None:
+            return known
+        known = usual(file, line)
+        if (
+            self._hint is not None
+            and not self.arithmetic.is_over
+            and not self.shape_env._suppress_guards_tls()
+            and not free_unbacked_symbols(term.expression)
+        ):
+            term.decisions[default] = known
         return known
 
 
 def _remembered(name: str, function: Operation, kind: type) -> Callable[..., Any]:
-    """Return the method that remembers what the base's method of that name computes."""
+    """Return the method that remembers what the base's method of that name computes.
+
+    A program asks dozens of questions of sizes on the way to one tensor: `make bench-trace` shows
+    what each costs.
+    """
     usual = getattr(SymNode, name)
     depends_on_ranges = function is operator.mod
     is_sum = function is operator.add
     commutes = function in _COMMUTING
+    mirrored = _MIRRORED.get(function)
 
     def compute(self: RememberingNode, other: Any) -> Any:
         if (
@@ -243,39 +284,49 @@ def _remembered(name: str, function: Operation, kind: type) -> Callable[..., Any
         ):
             return usual(self, other)
         mode = current_proxy_mode()
-        if mode is not None:
-            record = getattr(mode, "record_arithmetic", None)
-            if record is None or (
-                # Python asks the other operand if this one is a plain number.
-                self.constant is not None and not (commutes and other.constant is None)
-            ):
-                return usual(self, other)
+        if mode is None:
+            return remember(self, other)
+        record = getattr(mode, "record_arithmetic", None)
+        if record is None:
+            return usual(self, other)
+        if self.constant is None or (commutes and other.constant is None):
             return record(function, self, other, remember)
-        return remember(self, other)
+        if mirrored is None or other.constant is not None:
+            return usual(self, other)
+        return record(function, self, other, mirror)
+
+    def mirror(self: RememberingNode, other: RememberingNode) -> Any:
+        # Python asks the other operand if this one is a plain number.
+        return _remember[mirrored](other, self)
 
     def remember(self: RememberingNode, other: RememberingNode) -> Any:
-        arithmetic = self.arithmetic
-        key: tuple[Any, ...] = (function, self.expr, other.expr)
+        version = self.shape_env._replacements_version_counter
+        if self.known_at != version:
+            self.look_up()
+        if other.known_at != version:
+            other.look_up()
+        key: tuple[Any, ...] = (function, other.term)
         if is_sum:
             key += (self._optimized_summation, other._optimized_summation)
         elif depends_on_ranges:
             key += (self.shape_env._version_counter,)
-        key += (self._hint, other._hint)
-        known = arithmetic.answers.get(key)
+        answers = self.term.answers
+        known = answers.get(key)
         if known is None:
             with suspend_tracing():
                 result = usual(self, other)
-            arithmetic.adopt(result)
+            self.arithmetic.adopt(result)
             if type(result) is not RememberingNode:
                 # The capture that remembers has ended on another thread.
                 return result
-            result._look_up()
-            arithmetic.answers[key] = result.__dict__.copy()
+            result.look_up()
+            answers[key] = result.__dict__.copy()
             return result
         made = RememberingNode.__new__(RememberingNode)
         made.__dict__ = known.copy()
         return made
 
+    _remember[function] = remember
     compute.__name__ = name
     compute.__qualname__ = f"{RememberingNode.__qualname__}.{name}"
     return compute

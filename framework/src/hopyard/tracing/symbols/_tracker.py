@@ -20,7 +20,7 @@ from torch.fx import Graph, Node
 from ..._torch.symbolic import SymNode, expression_handlers, wrap_number
 from ...errors import UnsupportedError
 from ..provenance._locations import current_location
-from ._arithmetic import Arithmetic
+from ._arithmetic import Arithmetic, RememberingNode
 from ._deferred import Computed, Deferred, Query, Reading, Unread
 
 if TYPE_CHECKING:
@@ -154,7 +154,13 @@ class SymbolTracker:
             return
         deferred = Computed(self, function, (self._bound(left), self._bound(right)), result)
         deferred.place()
-        self._track(result, deferred)
+        if type(result) is not RememberingNode or result in self._nodes:
+            self._track(result, deferred)
+            return
+        self.used = True
+        self._nodes[result] = deferred
+        if result.term.is_symbol:
+            self._symbols[result.term.expression] = result
 
     def lower(self, value: Symbolic) -> Node | int | float | bool:
         """Return what stands for `value` in a node's arguments: a number if it is one.
@@ -330,10 +336,10 @@ class SymbolTracker:
         """
         if number.constant is not None:
             return number.constant
-        found = self._tracked(number)
-        if found is None:
+        found = self._nodes.get(number)
+        if found is None or isinstance(found, Unread):
             value: Any = wrap_number(number)
-            found = self._find(value)
+            found = self._tracked(number) or self._find(value)
         if not found.is_placed:
             found.reserve()
         return found
