@@ -16,7 +16,6 @@ from .._stamps import Stamp as Stamp
 from .._stamps import carry_stamp as carry_stamp
 from .._stamps import is_untouched as is_untouched
 from .._stamps import remove_stamps as remove_stamps
-from .._stamps import restamp as restamp
 from .._stamps import stamp_graph as stamp_graph
 from .._stamps import stamp_node as stamp_node
 from .._stamps import stamp_of as stamp_of
@@ -48,7 +47,6 @@ __all__ = [
     "is_writing",
     "remove_stamps",
     "repeats",
-    "restamp",
     "stamp_graph",
     "stamp_node",
     "stamp_of",

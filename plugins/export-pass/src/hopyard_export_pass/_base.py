@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import traceback
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -13,7 +12,7 @@ from torch.fx.graph import CodeGen
 from torch.nn import Module
 
 from hopyard.errors import HopyardError
-from hopyard.replaying import Computation, FakeTensorMode
+from hopyard.replaying import Computation, FakeTensor, FakeTensorMode
 from hopyard_hookspecs import PassResult
 
 from ._errors import ReplayError, at_node
@@ -33,7 +32,7 @@ from ._replay import Replay
 from ._reuse import is_reuse_on
 from ._targets import Callback, callback_for
 from ._tracer import ExportTracer as GraphTracer
-from ._values import NodeMetadata, ProxyValue, active_tracer, data_of, map_leaves
+from ._values import NodeMetadata, ProxyValue, active_tracer, data_of, expose, map_leaves
 
 _replay: ContextVar[Replay | None] = ContextVar("hopyard_export_pass_replay", default=None)
 _beginning: ContextVar[tuple[Computation, FakeTensorMode] | None] = ContextVar(
@@ -146,7 +145,7 @@ class ExportPass:
             arg: Its fake value.
             meta: Its metadata.
         """
-        return self._active.placeholder(name, arg, meta)
+        return (_replay.get() or self._active).placeholder(name, arg, meta)
 
     def on_attr(self, attr: ProxyValue) -> None:
         """Observe the read of a tensor attribute, one of the graph or one that the pass adds.
@@ -176,7 +175,7 @@ class ExportPass:
         """
         if not isinstance(value, ProxyValue):
             return value[key]
-        return self._active.call(operator.getitem, (value, key), {}, meta)
+        return (_replay.get() or self._active).getitem(value, key, meta)
 
     def call_cond(
         self,
@@ -274,7 +273,7 @@ class ExportPass:
             graph_module: The graph or body.
             inputs: What it is called with: handles or values.
         """
-        values: list[Any] = list(data_of(tuple(inputs)))
+        values = [each if type(each) is FakeTensor else data_of(each) for each in inputs]
         outer, beginning = _replay.get(), _beginning.get()
         if outer is None and beginning is not None:
             whole = Replay(self, graph_module, *beginning, reuse=is_reuse_on())
@@ -306,7 +305,10 @@ class ExportPass:
     def tracer(self) -> GraphTracer:
         """What records the graph that is being made."""
         replay = _replay.get()
-        return GraphTracer(self, CodeGen()) if replay is None else replay.tracer
+        if replay is None:
+            return GraphTracer(self, CodeGen())
+        expose(replay.tracer.graph)
+        return replay.tracer
 
     @property
     def interpreter(self) -> Interpreter:
@@ -370,10 +372,13 @@ class ExportPass:
     def _replay_nodes(self, replay: Replay, graph_module: GraphModule, inputs: Any) -> None:
         """Give each node to its callback. Measured by `make bench-passes`."""
         begin, end, arguments = replay.begin, replay.end, replay.arguments
-        metadata_of, new = NodeMetadata.of, NodeMetadata.__new__
+        new = NodeMetadata.__new__
         callbacks: dict[int, Callback | None] = {}
         for node in graph_module.graph.nodes:
             begin(node)
+            # The copy of the node's metadata, which is made when somebody asks for all of it.
+            meta = new(NodeMetadata)
+            meta._data, meta._origin = None, node.meta
             op = node.op
             if op == "call_function":
                 target = node.target
@@ -382,32 +387,36 @@ class ExportPass:
                     known = callbacks[id(target)] = callback_for(target)
                 args, kwargs = arguments(node)
                 if known is Callback.OPERATOR:
-                    # NodeMetadata.of, without a call.
-                    meta = new(NodeMetadata)
-                    meta._data, meta._origin = None, node.meta
                     result = self.call_operator(target, args, kwargs, meta)
+                elif known is Callback.GETITEM:
+                    result = self.call_getitem(args[0], args[1], meta)
                 else:
-                    result = self._call(node, known, args, kwargs, metadata_of(node))
+                    result = self._call(node, known, args, kwargs, meta)
             elif op == "placeholder":
-                value = self._next(node, inputs)
-                result = self.placeholder(node.target, value, metadata_of(node))
+                value = next(inputs, _UNSEEN)
+                if value is _UNSEEN:
+                    value = self._default(node)
+                result = self.placeholder(node.target, value, meta)
             elif op == "get_attr":
                 replay.read(node)
                 continue
             elif op == "output":
-                result = self.output(arguments(node)[0][0], metadata_of(node))
+                result = self.output(arguments(node)[0][0], meta)
             else:
                 raise self._error(
                     node,
                     f"is a {op}, which cannot be replayed",
                     hint="capture the program with hopyard or torch.export, which record operators",
                 )
-            if result is None and node.users:
-                raise self._error(
-                    node,
-                    "has no result after its callback, but is used",
-                    hint="return what the callback of the base returns",
-                )
+            if result is None:
+                if node.users:
+                    raise self._error(
+                        node,
+                        "has no result after its callback, but is used",
+                        hint="return what the callback of the base returns",
+                    )
+            elif result is replay.copied:
+                continue
             end(node, result)
 
     def _call(
@@ -419,8 +428,6 @@ class ExportPass:
         meta: NodeMetadata,
     ) -> Any:
         target: Any = node.target
-        if callback is Callback.GETITEM:
-            return self.call_getitem(args[0], args[1], meta)
         if callback is Callback.SYM:
             return self.call_sym(target, args, meta)
         if callback is Callback.DELEGATE:
@@ -451,9 +458,7 @@ class ExportPass:
         except ReplayError:
             return None
 
-    def _next(self, node: Node, inputs: Any) -> Any:
-        for value in inputs:
-            return value
+    def _default(self, node: Node) -> Any:
         if node._args:
             return node._args[0]
         raise self._error(node, "is an input for which no value is given")

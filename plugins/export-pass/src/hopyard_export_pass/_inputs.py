@@ -68,8 +68,9 @@ def computation_for(
 def _input(node: Node, graph_module: GraphModule, stage: str) -> Any:
     if "val" in node.meta:
         value = node.meta["val"]
-        constant = getattr(value, "constant", None) if isinstance(value, FakeTensor) else None
-        return value if constant is None else constant
+        if not isinstance(value, FakeTensor) or value.constant is None:
+            return value
+        return value.constant
     known = node.meta.get("tensor_meta")
     if known is not None:
         with _recorded_mode(graph_module) or fake_mode_for(()):
