@@ -143,7 +143,7 @@ class Computation:
     def _memory(self) -> CallMemory | None:
         if not self._remember or self.fake_mode is None or not Propagation.suits(self.fake_mode):
             return None
-        return CallMemory(FakeFactory(self.fake_mode))
+        return CallMemory.of(self.fake_mode)
 
     @contextmanager
     def surroundings(self) -> Generator[None, None, None]:
