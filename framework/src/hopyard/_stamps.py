@@ -45,13 +45,13 @@ class Epoch:
 
     def begin(self) -> Epoch:
         """Let the stamps of this epoch count from now on: all of them are there."""
-        self._circumstances = _circumstances(self.fake_mode)
+        self._circumstances = circumstances(self.fake_mode)
         return self
 
     def lasts(self) -> bool:
         """Say whether operators would still compute the same."""
         known = self._circumstances
-        return known is not None and known == _circumstances(self.fake_mode)
+        return known is not None and known == circumstances(self.fake_mode)
 
 
 class Stamp(NamedTuple):
@@ -185,7 +185,7 @@ def _attribute(graph_module: GraphModule, node: Node) -> Any:
     return value
 
 
-def _circumstances(fake_mode: FakeTensorMode) -> tuple[Hashable, ...]:
+def circumstances(fake_mode: FakeTensorMode) -> tuple[Hashable, ...]:
     """Return what the results of operators depend on besides their operands.
 
     Modes, transforms and autocast are not among it: values are computed without them.

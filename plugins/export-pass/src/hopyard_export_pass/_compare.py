@@ -48,21 +48,23 @@ def is_described(recorded: Any, value: Any) -> bool:
 
 
 def _numbers(values: Any, names: dict[str, str] | None) -> tuple[Any, ...]:
-    """Return numbers; symbolic ones as text, since comparing them would add guards."""
     return tuple(
-        value
-        if isinstance(value, (int, float))
-        else int(value.node.expr)
-        if isinstance(value, SymInt) and value.node.expr.is_number
-        else _renamed(str(value), names)
-        for value in values
+        [
+            value if isinstance(value, (int, float)) else _expression(value.node.expr, names)
+            for value in values
+        ]
     )
 
 
-def _renamed(text: str, names: dict[str, str] | None) -> str:
-    if names is None:
-        return text
-    return _UNBACKED.sub(lambda found: names.setdefault(found[0], f"{found[1]}#{len(names)}"), text)
+def _expression(expression: Any, names: dict[str, str] | None) -> Any:
+    """Return a symbolic number as its expression: to compare numbers would add guards."""
+    if expression.is_Integer:
+        return int(expression)
+    if names is None or not any(_UNBACKED.match(each.name) for each in expression.free_symbols):
+        return expression
+    return _UNBACKED.sub(
+        lambda found: names.setdefault(found[0], f"{found[1]}#{len(names)}"), str(expression)
+    )
 
 
 def attribute(module: torch.nn.Module, target: str) -> Any:
