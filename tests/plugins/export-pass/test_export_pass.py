@@ -305,7 +305,23 @@ class TestRewriting:
         made = Add()(graph_module).graph_module
         verify(made, propagate=True)
         assert [attr.data is offset for attr in added] == [True]
+        (read,) = made.graph.find_nodes(op="get_attr")
+        (sine,) = graph_module.graph.find_nodes(op="call_function", target=aten.sin.default)
+        assert read.meta["stack_trace"] == sine.meta["stack_trace"]
         assert_equal(made(torch.zeros(2)), offset)
+
+    def test_passes_in_a_manager_of_torch(self) -> None:
+        from torch.fx.passes.infra.pass_manager import PassManager
+
+        class CosForSin(ExportPass):
+            def call_operator(self, op: Any, args: Any, kwargs: Any, meta: NodeMetadata) -> Any:
+                op = aten.cos.default if op is aten.sin.default else op
+                return super().call_operator(op, args, kwargs, meta)
+
+        graph_module = make_fx(torch.sin, tracing_mode="fake")(torch.zeros(2))
+        result = PassManager([CosForSin(), ExportPass()])(graph_module)
+        assert result.modified
+        assert_equal(result.graph_module(torch.zeros(2)), torch.ones(2))
 
     def test_getitem_output_and_placeholder_can_be_watched(self, capture: Capture) -> None:
         seen: list[tuple[Any, ...]] = []

@@ -22,6 +22,7 @@ from .._stamps import stamp_of as stamp_of
 from .._torch.fake import FakeTensor as FakeTensor
 from .._torch.fake import FakeTensorMode as FakeTensorMode
 from .._torch.graphs import LazyGraphModule as LazyGraphModule
+from .._torch.graphs import TorchPassResult as TorchPassResult
 from .._torch.graphs import map_nodes as map_nodes
 from .._torch.provenance import COPIED_KEYS as COPIED_KEYS
 from ..tracing._atoms import ATOMS as ATOMS
@@ -52,4 +53,5 @@ __all__ = [
     "stamp_of",
 ]
 # What is torch's is here for plugins too, and documented there: FakeTensor, FakeTensorMode,
-# LazyGraphModule, map_nodes. ATOMS, STAMP, NEVER and COPIED_KEYS are for whoever must be fast.
+# LazyGraphModule, TorchPassResult, map_nodes. ATOMS, STAMP, NEVER and COPIED_KEYS are for whoever
+# must be fast.

@@ -12,8 +12,7 @@ from torch.fx.graph import CodeGen
 from torch.nn import Module
 
 from hopyard.errors import HopyardError
-from hopyard.replaying import Computation, FakeTensor, FakeTensorMode
-from hopyard_hookspecs import PassResult
+from hopyard.replaying import Computation, FakeTensor, FakeTensorMode, TorchPassResult
 
 from ._errors import ReplayError, at_node
 from ._inputs import computation_for, fake_mode_of, inputs_of
@@ -62,6 +61,8 @@ class ExportPass:
                         op = torch.ops.aten.cos.default
                     return super().call_operator(op, args, kwargs, meta)
 
+    Results are torch's own, which torch's and ExecuTorch's managers of passes insist on.
+
     Instances hold no state of a replay, so one instance may be used by several threads, and a pass
     may be a frozen dataclass whose fields are its options. A class with an `__init__` of its own
     must call `super().__init__()`.
@@ -78,7 +79,7 @@ class ExportPass:
         """Initialize an instance of a dataclass, whose generated `__init__` calls this."""
         ExportPass.__init__(self)
 
-    def __call__(self, graph_module: GraphModule, /) -> PassResult:
+    def __call__(self, graph_module: GraphModule, /) -> TorchPassResult:
         """Check what the pass requires, run it, and check what it ensures; see :meth:`call`."""
         self.requires(graph_module)
         result = self.call(graph_module)
@@ -91,7 +92,7 @@ class ExportPass:
     def ensures(self, graph_module: GraphModule) -> None:
         """Check the graph that was given after the pass has run."""
 
-    def call(self, graph_module: GraphModule) -> PassResult:
+    def call(self, graph_module: GraphModule) -> TorchPassResult:
         """Replay a graph. Overridden by passes that edit the graph before or after.
 
         Returns:
@@ -266,7 +267,7 @@ class ExportPass:
                 args, kwargs = map_leaves(descend, args), map_leaves(descend, kwargs)
         return self._active.call(op, args, kwargs, meta)
 
-    def call_submodule(self, graph_module: GraphModule, inputs: tuple[Any, ...]) -> PassResult:
+    def call_submodule(self, graph_module: GraphModule, inputs: tuple[Any, ...]) -> TorchPassResult:
         """Replay the graph, or the body of a region as a graph of its own.
 
         Args:
@@ -277,13 +278,13 @@ class ExportPass:
         outer, beginning = _replay.get(), _beginning.get()
         if outer is None and beginning is not None:
             whole = Replay(self, graph_module, *beginning, reuse=is_reuse_on())
-            return PassResult(*self._run(whole, graph_module, values))
+            return TorchPassResult(*self._run(whole, graph_module, values))
         outer = self._active
 
         def replay() -> tuple[GraphModule, bool]:
             return self._run(outer.for_body(graph_module), graph_module, values)
 
-        return PassResult(*outer.body(graph_module, values, replay))
+        return TorchPassResult(*outer.body(graph_module, values, replay))
 
     def output(self, results: Any, meta: NodeMetadata) -> Any:
         """Replay the output of a graph or of a body.

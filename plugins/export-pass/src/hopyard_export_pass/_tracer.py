@@ -191,6 +191,7 @@ class ExportTracer(Tracer):
                 return self._put_in_place(value, original[1], place[1])
         target = self._free_target(value)
         node = self._read_anew(value, target, self.writer.fresh_name(target))
+        self.inherit(node)
         if isinstance(value, Tensor):
             self.set_metadata(node, value)
             self.callback.on_attr(ProxyValue(value, node))
