@@ -5,7 +5,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,6 +142,21 @@ def test_a_rebased_pass_is_one_of_ours(importer: Importer) -> None:
     assert issubclass(made, ExportPass)
     assert not issubclass(made, TheirPass)
     assert made.call_operator.__code__ == ScalarToTensorPass.call_operator.__code__
+
+
+def test_executorch_writes_the_same_files_on_our_base() -> None:
+    script = Path(__file__).with_name("executorch_lowering.py")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sys.path))}
+
+    def written(base: str) -> dict[str, Any]:
+        names = ("sizes", "attention", "layers", "pointwise", "data")
+        command = [sys.executable, str(script), "--base", base, *names]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return dict(json.loads(done.stdout.splitlines()[-1]))
+
+    one, other = written("ours"), written("theirs")
+    assert (one["ours"], other["ours"]) == (True, False)
+    assert one["files"] == other["files"]
 
 
 def test_a_difference_is_noticed(programs: Any) -> None:
