@@ -223,35 +223,19 @@ def measure(row: Pass, graph_module: GraphModule, rounds: int) -> dict[str, Any]
     # A deep copy of the graph has the same metadata and no stamps.
     given = graph_module if row.stamped else copy.deepcopy(graph_module)
     seconds: dict[str, list[float]] = {name: [] for name in BASES}
-    with_code: list[float] = []
+    seconds_with_code: list[float] = []
     count = len(given.graph.nodes)
     for index in range(rounds + 1):
         graphs = {}
         for name, base in BASES.items():
-            runs: list[float] = []
-            gc.collect()
-            gc.freeze()
-            while sum(runs) < SAMPLE:
-                work = row.make(base)
-                graphs.pop(name, None)
-                gc.collect()
-                gc.disable()
-                start = time.process_time()
-                graphs[name] = work(given).graph_module
-                runs.append(time.process_time() - start)
-                gc.enable()
-                check_calls(work.calls, given)
-            start = time.process_time()
-            graphs[name].code  # noqa: B018
-            code = time.process_time() - start
+            taken, graphs[name] = sampled(row, base, given)
             if index:
-                seconds[name].append(statistics.median(runs))
-                if name == OURS:
-                    with_code.append(seconds[name][-1] + code)
+                seconds[name].append(taken)
+        if index:
+            seconds_with_code.append(sampled(row, BASES[OURS], given, with_code=True)[0])
         check_graphs(graphs, given)
-        gc.unfreeze()
     ratio = median_ratio(seconds["torch"], seconds[OURS])
-    code_ratio = median_ratio(seconds["torch"], with_code)
+    code_ratio = median_ratio(seconds["torch"], seconds_with_code)
     return {
         "nodes": count,
         "seconds": {name: statistics.median(times) for name, times in seconds.items()},
@@ -260,6 +244,30 @@ def measure(row: Pass, graph_module: GraphModule, rounds: int) -> dict[str, Any]
         "goal": row.goal,
         "missed": ratio < row.goal or code_ratio < row.goal_with_code,
     }
+
+
+def sampled(
+    row: Pass, base: type, given: GraphModule, *, with_code: bool = False
+) -> tuple[float, GraphModule]:
+    """Run a pass for a while, and return the median CPU seconds of a run and the last graph."""
+    runs: list[float] = []
+    made = given
+    gc.collect()
+    gc.freeze()
+    while sum(runs) < SAMPLE:
+        work = row.make(base)
+        del made
+        gc.collect()
+        gc.disable()
+        start = time.process_time()
+        made = work(given).graph_module
+        if with_code:
+            made.code  # noqa: B018
+        runs.append(time.process_time() - start)
+        gc.enable()
+        check_calls(work.calls, given)
+    gc.unfreeze()
+    return statistics.median(runs), made
 
 
 def check_calls(calls: Mapping[str, int], graph_module: GraphModule) -> None:
