@@ -24,7 +24,7 @@ MODELS      := transformers
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-executorch lint lint-format lint-style lint-types lint-layers format docs sweep sweep-hops sweep-passes bench clean $(BENCHES)
+.PHONY: help demo test test-executorch lint lint-format lint-style lint-types lint-layers format docs sweep sweep-hops sweep-passes sweep-executorch bench clean $(BENCHES)
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,7 +36,7 @@ test: $(VENV)/.base ## Run every test.
 	$(BIN)/python -m pytest
 
 test-executorch: $(VENV)/.executorch ## Run the tests that need ExecuTorch, which is installed first.
-	$(BIN)/python -m pytest tests/plugins/executorch-delegate
+	$(BIN)/python -m pytest tests/plugins/executorch-delegate tests/unit/passes/test_executorch_passes.py tests/sweep/test_executorch_passes.py
 
 lint: lint-format lint-style lint-types lint-layers ## Check formatting, style, types and layers.
 
@@ -75,6 +75,9 @@ sweep: $(VENV)/.base ## Compare captures with torch's, and what compilers and ra
 
 sweep-passes: $(VENV)/.base ## Compare passes on torch's pass base and on ours, over models and other graphs.
 	$(BIN)/python tests/sweep/sweep_passes.py
+
+sweep-executorch: $(VENV)/.executorch ## Compare ExecuTorch's own passes on its pass base and on ours; takes half an hour.
+	$(BIN)/python tests/sweep/sweep_executorch_passes.py --reasons
 
 sweep-hops: $(VENV)/.base ## Run random programs with higher-order operators, and torch's own ones, on every surface.
 	$(BIN)/python tests/sweep/sweep_hops.py --count $(PROGRAMS) --smallest

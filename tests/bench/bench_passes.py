@@ -4,8 +4,13 @@ The rows are passes: one that overrides `placeholder`, `call_operator` and `outp
 in each; ones that replace an operator in a hundred, or in four, by one of the same result; and the
 first on a graph without stamps, as other tools make them. Each is run on every base in turn, in one
 process, on graphs captured by Hopyard. Times are CPU times of the process, medians of the rounds;
-ratios are medians of the rounds' ratios. Torch's bases generate Python code for the new graph, ours
-when somebody reads or runs it: `with code` includes it.
+ratios are medians of the rounds' ratios.
+
+A pass that takes less than 100 ms is run several times in each round, whose time is the median of
+these. The garbage collector is off while the clock runs, as `timeit`'s is; between runs it collects
+what the last one left, and only that: to look at the whole heap would empty the caches of the
+processor before each run. Torch's bases generate Python code for the new graph, ours when somebody
+reads or runs it: `with code` adds that.
 
 In the same run the callbacks are counted, the graphs of the bases are compared, and the tensors of
 the new graph must be those of the old one. ::
@@ -172,6 +177,8 @@ GRAPHS = {
     "llama-4": model("llama-4"),
     "resnet-50": model("resnet-50"),
 }
+SAMPLE = 0.1
+"""For how many seconds a pass is run in each round."""
 SERIES = ("chain-200", "chain-1000", "chain-4000")
 
 
@@ -216,23 +223,19 @@ def measure(row: Pass, graph_module: GraphModule, rounds: int) -> dict[str, Any]
     # A deep copy of the graph has the same metadata and no stamps.
     given = graph_module if row.stamped else copy.deepcopy(graph_module)
     seconds: dict[str, list[float]] = {name: [] for name in BASES}
-    with_code: list[float] = []
+    seconds_with_code: list[float] = []
     count = len(given.graph.nodes)
     for index in range(rounds + 1):
         graphs = {}
         for name, base in BASES.items():
-            work = row.make(base)
-            taken, made = timed(lambda work=work: work(given).graph_module)
-            code, _ = timed(lambda made=made: made.code)
-            graphs[name] = made
-            check_calls(work.calls, given)
+            taken, graphs[name] = sampled(row, base, given)
             if index:
                 seconds[name].append(taken)
-                if name == OURS:
-                    with_code.append(taken + code)
+        if index:
+            seconds_with_code.append(sampled(row, BASES[OURS], given, with_code=True)[0])
         check_graphs(graphs, given)
     ratio = median_ratio(seconds["torch"], seconds[OURS])
-    code_ratio = median_ratio(seconds["torch"], with_code)
+    code_ratio = median_ratio(seconds["torch"], seconds_with_code)
     return {
         "nodes": count,
         "seconds": {name: statistics.median(times) for name, times in seconds.items()},
@@ -243,12 +246,28 @@ def measure(row: Pass, graph_module: GraphModule, rounds: int) -> dict[str, Any]
     }
 
 
-def timed(action: Callable[[], Any]) -> tuple[float, Any]:
-    """Return the CPU seconds that an action takes, and what it returns."""
+def sampled(
+    row: Pass, base: type, given: GraphModule, *, with_code: bool = False
+) -> tuple[float, GraphModule]:
+    """Run a pass for a while, and return the median CPU seconds of a run and the last graph."""
+    runs: list[float] = []
+    made = given
     gc.collect()
-    start = time.process_time()
-    result = action()
-    return time.process_time() - start, result
+    gc.freeze()
+    while sum(runs) < SAMPLE:
+        work = row.make(base)
+        del made
+        gc.collect()
+        gc.disable()
+        start = time.process_time()
+        made = work(given).graph_module
+        if with_code:
+            made.code  # noqa: B018
+        runs.append(time.process_time() - start)
+        gc.enable()
+        check_calls(work.calls, given)
+    gc.unfreeze()
+    return statistics.median(runs), made
 
 
 def check_calls(calls: Mapping[str, int], graph_module: GraphModule) -> None:

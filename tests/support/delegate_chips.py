@@ -89,7 +89,7 @@ class Constants(Chip):
 
 
 DECLARED = {
-    Waves: {},
+    Waves: {"options": ("turbo",)},
     Sums: {},
     Slow: {"concurrency": "threads", "cacheable": False},
     Distant: {"concurrency": "processes"},

@@ -20,8 +20,9 @@ from types import ModuleType
 from typing import Any
 
 import executorch.exir.pass_base as theirs
+import executorch_base
 
-from hopyard_export_pass import ExportPass, NodeMetadata, ProxyValue
+from hopyard_export_pass import ExportPass
 
 _BASE = theirs.__name__
 _MENTIONS = re.compile(r"^class \w+\(.*Pass|\bExportPass\b", re.MULTILINE)
@@ -29,11 +30,7 @@ _DEFINES = re.compile(r"\bLibrary\(.*\bDEF\b")
 _ASIDE = {"test", "tests", "examples", "devtools"}
 
 
-class Rebased(ExportPass):
-    """Our base, with what ExecuTorch's offers beyond torch's: calls that read sizes."""
-
-    call_size_operator = theirs.ExportPass.call_size_operator
-    call_size_operator_all = theirs.ExportPass.call_size_operator_all
+Rebased = executorch_base.ours(theirs)
 
 
 def modules() -> tuple[list[str], dict[str, str]]:
@@ -68,12 +65,7 @@ class Importer:
     def __init__(self) -> None:
         facade = ModuleType(_BASE)
         vars(facade).update(vars(theirs))
-        vars(facade).update(
-            ExportPass=Rebased,
-            _ExportPassBase=Rebased,
-            NodeMetadata=NodeMetadata,
-            ProxyValue=ProxyValue,
-        )
+        executorch_base.replace(facade, Rebased)
         self._modules: dict[str, ModuleType] = {_BASE: facade}
 
     def rebased(self, kind: type) -> type:

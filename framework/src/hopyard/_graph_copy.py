@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from torch.fx import Graph, GraphModule, Node
-from torch.fx.node import map_arg
 from torch.nn import Module
 
 from ._graph_writer import GraphWriter
@@ -38,9 +37,7 @@ def _copy_graph(source: Graph) -> Graph:
     copies: dict[Node, Node] = {}
     find = copies.__getitem__
     for node in source.nodes:
-        args, kwargs = map_arg(node._args, find), map_arg(node._kwargs, find)
-        copy = writer.append(node.name, node.op, node.target, args, kwargs, node.type)
-        copy.meta.update(node.meta)
+        copy = writer.copy(node, find)
         carry_stamp(node, copy)
         copies[node] = copy
     return writer.graph

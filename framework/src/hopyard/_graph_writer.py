@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from torch.fx import Graph, Node
 from torch.fx.immutable_collections import immutable_dict
 
-from ._torch.graphs import NodeBase
+from ._torch.graphs import NodeBase, map_nodes
 
 _new = Node.__new__
 _initialize = NodeBase.__init__
@@ -26,7 +27,7 @@ class GraphWriter:
         graph: The graph under construction. fx's own ways to add nodes work as well.
     """
 
-    __slots__ = ("_insert", "_names", "_table", "graph")
+    __slots__ = ("_calls", "_insert", "_names", "_table", "graph")
 
     def __init__(self, source: Graph) -> None:
         graph = self.graph = Graph()
@@ -35,7 +36,10 @@ class GraphWriter:
         namespace._used_names.update([node.name for node in source.nodes])
         self._names = namespace._obj_to_name
         self._table = graph._find_nodes_lookup_table.table
-        self._insert = graph._insert
+        # The rows of the table by the identity of their targets, which are kept alive: to hash an
+        # operator takes longer.
+        self._calls: dict[int, tuple[Any, dict[Node, None]]] = {}
+        self._insert = graph._root._prepend
 
     def append(
         self,
@@ -57,9 +61,34 @@ class GraphWriter:
         node._update_args_kwargs(args, kwargs or _NO_KEYWORDS)
         self._names[node] = name
         self._insert(node)
-        self._table[op, target if op == "call_function" else None][node] = None
+        if op == "call_function":
+            row = self._calls.get(id(target))
+            if row is None:
+                row = self._calls[id(target)] = (target, self._table[op, target])
+            row[1][node] = None
+        else:
+            self._table[op, None][node] = None
         graph._len += 1
         return node
+
+    def copy(self, node: Node, find: Callable[[Node], Node]) -> Node:
+        """Append a copy of a node of the other graph, with its name and its metadata.
+
+        Args:
+            node: The node, whose name no node of this graph has.
+            find: Returns what stands for an operand of it.
+        """
+        args, keywords = node._args, node._kwargs
+        copy = self.append(
+            node.name,
+            node.op,
+            node.target,
+            map_nodes(args, find) if args else args,
+            map_nodes(keywords, find) if keywords else keywords,
+            node.type,
+        )
+        copy.meta.update(node.meta)
+        return copy
 
     def fresh_name(self, base: str) -> str:
         """Return a name that is taken from now on."""

@@ -26,8 +26,8 @@ from ._torch.fake import FakeTensor, FakeTensorMode
 from ._torch.symbolic import ShapeEnv
 
 STAMP = "_hopyard_stamp"
-"""The attribute of a node that holds its stamp. It is read and written past `Node.__setattr__`,
-which updates look-up tables."""
+"""The attribute of a node that holds its stamp: a plain tuple of what :class:`Stamp` names. It is
+read and written past `Node.__setattr__`, which updates look-up tables."""
 
 
 class Epoch:
@@ -45,13 +45,13 @@ class Epoch:
 
     def begin(self) -> Epoch:
         """Let the stamps of this epoch count from now on: all of them are there."""
-        self._circumstances = _circumstances(self.fake_mode)
+        self._circumstances = circumstances(self.fake_mode)
         return self
 
     def lasts(self) -> bool:
         """Say whether operators would still compute the same."""
         known = self._circumstances
-        return known is not None and known == _circumstances(self.fake_mode)
+        return known is not None and known == circumstances(self.fake_mode)
 
 
 class Stamp(NamedTuple):
@@ -77,8 +77,8 @@ class Stamp(NamedTuple):
 
 def stamp_of(node: Node) -> Stamp | None:
     """Return the stamp of a node, whether it matches or not."""
-    stamp: Stamp | None = node.__dict__.get(STAMP)
-    return stamp
+    stamp = node.__dict__.get(STAMP)
+    return None if stamp is None else Stamp(*stamp)
 
 
 def stamp_node(node: Node, epoch: Epoch, target: Any = None) -> None:
@@ -92,13 +92,8 @@ def stamp_node(node: Node, epoch: Epoch, target: Any = None) -> None:
     meta = node.meta
     val = meta.get("val")
     evidence = NEVER if "unbacked_bindings" in meta else evidence_of(val)
-    stamp = (node._args, node._kwargs, node.target if target is None else target, val, evidence)
-    node.__dict__[STAMP] = _new(Stamp, (*stamp, epoch))
-
-
-def restamp(node: Node, target: Any, val: Any, evidence: Any, epoch: Epoch) -> None:
-    """Stamp a node whose value has a stamp already, with the evidence of that."""
-    node.__dict__[STAMP] = _new(Stamp, (node._args, node._kwargs, target, val, evidence, epoch))
+    held = node.target if target is None else target
+    node.__dict__[STAMP] = (node._args, node._kwargs, held, val, evidence, epoch)
 
 
 def stamp_graph(graph_module: GraphModule, fake_mode: FakeTensorMode) -> None:
@@ -112,8 +107,7 @@ def stamp_graph(graph_module: GraphModule, fake_mode: FakeTensorMode) -> None:
         val = meta.get("val")
         if type(val) is FakeTensor and node.op != "get_attr" and "unbacked_bindings" not in meta:
             version = val._version if not val.is_inference() else NEVER
-            stamp = (node._args, node._kwargs, node.target, val, version, epoch)
-            node.__dict__[STAMP] = _new(Stamp, stamp)
+            node.__dict__[STAMP] = (node._args, node._kwargs, node.target, val, version, epoch)
         else:
             is_read = node.op == "get_attr"
             stamp_node(node, epoch, _attribute(graph_module, node) if is_read else None)
@@ -125,13 +119,13 @@ def carry_stamp(original: Node, copy: Node) -> None:
 
     A node that was edited since it was stamped has a copy without one.
     """
-    stamp: Stamp | None = original.__dict__.get(STAMP)
+    stamp = original.__dict__.get(STAMP)
     if stamp is None:
         return
     args, kwargs, target, val, evidence, epoch = stamp
     if args is not original._args or kwargs is not original._kwargs:
         return
-    copy.__dict__[STAMP] = _new(Stamp, (copy._args, copy._kwargs, target, val, evidence, epoch))
+    copy.__dict__[STAMP] = (copy._args, copy._kwargs, target, val, evidence, epoch)
 
 
 def remove_stamps(graph: Graph) -> None:
@@ -170,10 +164,12 @@ def is_untouched(val: Any, evidence: Any) -> bool:
     if isinstance(val, Tensor):
         return bool(val._version == evidence)
     if isinstance(val, (list, tuple)):
-        return len(val) == len(evidence) and all(
-            item is known and is_untouched(item, inner)
-            for item, (known, inner) in zip(val, evidence, strict=True)
-        )
+        if len(val) != len(evidence):
+            return False
+        for item, (known, inner) in zip(val, evidence, strict=True):
+            if item is not known or not is_untouched(item, inner):
+                return False
+        return True
     if isinstance(val, dict):
         return len(val) == len(evidence) and all(
             key == known_key and item is known and is_untouched(item, inner)
@@ -189,7 +185,7 @@ def _attribute(graph_module: GraphModule, node: Node) -> Any:
     return value
 
 
-def _circumstances(fake_mode: FakeTensorMode) -> tuple[Hashable, ...]:
+def circumstances(fake_mode: FakeTensorMode) -> tuple[Hashable, ...]:
     """Return what the results of operators depend on besides their operands.
 
     Modes, transforms and autocast are not among it: values are computed without them.
@@ -214,6 +210,3 @@ def _knowledge(shape_env: ShapeEnv | None) -> Hashable:
         len(shape_env.divisible),
         shape_env.num_deferred_runtime_asserts,
     )
-
-
-_new = tuple.__new__

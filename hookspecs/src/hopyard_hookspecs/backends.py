@@ -120,6 +120,7 @@ class Backend:
         cacheable: Whether equal partitions may share bytes, so that only one of them is lowered.
             What `lower` returns must then not depend on names of nodes.
         native: Whether bytes are native code; a file with some is loaded only with `trust=True`.
+        options: The names of what `lower` takes as options; any other is refused before.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Backend:
     concurrency: Concurrency = "none"
     cacheable: bool = True
     native: bool = False
+    options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_kebab("backend", self.name)

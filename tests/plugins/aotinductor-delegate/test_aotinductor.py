@@ -18,9 +18,8 @@ from torch.testing import assert_close
 import hopyard_aotinductor_delegate._plugin as aotinductor_plugin
 import hopyard_executorch_delegate._plugin as delegate_plugin
 from hopyard import Program, Session
-from hopyard.errors import ArtifactError, UnknownNameError
+from hopyard.errors import ArtifactError, OptionError, UnknownNameError
 from hopyard_executorch_delegate import (
-    DelegationError,
     LoweredModule,
     call_delegate,
     delegate,
@@ -154,5 +153,5 @@ def test_damaged_code_is_refused(session: Session, delegated: Program) -> None:
 
 def test_it_has_no_options(session: Session) -> None:
     program = session.capture(torch.sin, (X,))
-    with pytest.raises(DelegationError, match="has no options, but was given fast"):
+    with pytest.raises(OptionError, match="has no options, but was given fast"):
         delegate(program, session, ("aotinductor",), options={"aotinductor": {"fast": True}})

@@ -18,6 +18,7 @@ from torch.testing import assert_close
 
 import hopyard_executorch_delegate._plugin as delegate_plugin
 from hopyard import Program, Session
+from hopyard.errors import OptionError
 from hopyard_executorch_delegate import CacheWarning, DelegationError, Progress, delegate
 from hopyard_hookspecs import Backend, Lowered, hookimpl
 
@@ -122,6 +123,25 @@ class TestCache:
         for backend, options in [("waves", {}), ("waves", {"turbo": 1}), ("distant", {})]:
             delegate(program, session, (backend,), cache=tmp_path, options={backend: options})
         assert len(Chip.lowered) == len(list(tmp_path.iterdir())) == 3
+
+    @pytest.mark.parametrize(
+        ("backend", "options", "problem", "hint"),
+        [
+            ("distant", {"turbo": 1, "x": 2}, "has no options, but was given turbo, x", ""),
+            ("reference", {"turbo": 1}, "has no options, but was given turbo", ""),
+            ("waves", {"trubo": 1}, "has no option 'trubo'", "did you mean 'turbo'? "),
+        ],
+    )
+    def test_other_options_are_refused_before_anything_is_lowered(
+        self, session: Session, backend: str, options: dict[str, Any], problem: str, hint: str
+    ) -> None:
+        program = session.capture(torch.sin, (X,))
+        with pytest.raises(OptionError) as caught:
+            delegate(program, session, ("sums", backend), options={backend: options})
+        assert caught.value.message == f"the backend {backend!r} {problem}"
+        assert caught.value.hint == (f"{hint}valid names: turbo" if hint else "")
+        assert caught.value.plugin is not None
+        assert not Chip.lowered
 
     @pytest.mark.parametrize(
         "damage",

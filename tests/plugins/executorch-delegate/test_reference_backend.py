@@ -13,7 +13,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.testing import assert_close
 
 import hopyard
-from hopyard.errors import ArtifactError, OptionError
+from hopyard.errors import ArtifactError
 from hopyard_executorch_delegate import ReferenceBackend, call_delegate
 from hopyard_hookspecs import Lowered, Support
 
@@ -219,8 +219,3 @@ def test_bytes_of_a_later_version_are_refused() -> None:
 def test_another_number_of_operands_is_refused() -> None:
     with pytest.raises(ArtifactError, match="take 1 operands, but 2 were given"):
         run(lowered(lambda x: (x.sin(),), X).processed_bytes, X, X)
-
-
-def test_there_are_no_options() -> None:
-    with pytest.raises(OptionError, match="has no options, but was given threads"):
-        ReferenceBackend().lower(partition(lambda x: (x,), X), {"threads": 2})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from hopyard_export_pass import ExportPass, NodeMetadata, ProxyValue, ReplayErro
 from hopyard_hookspecs import PassResult
 
 aten = torch.ops.aten
+SIN = aten.sin.default
 Capture = Callable[..., Program]
 Case = tuple[Callable[..., Any], tuple[Any, ...]]
 
@@ -151,6 +153,40 @@ class TestIdentity:
         assert add.meta["val"].shape == (1,)
         assert tuple(add.meta["tensor_meta"].shape) == (1,)
 
+    @pytest.mark.parametrize(
+        "find",
+        [
+            lambda work, handle: handle.node,
+            lambda work, handle: handle.proxy_or_node,
+            lambda work, handle: handle.proxy.node,
+            lambda work, handle: next(iter(handle.node.users), handle.node),
+            lambda work, handle: work.tracer.graph.find_nodes(op="call_function", target=SIN)[0],
+            lambda work, handle: next(node for node in work.tracer.graph.nodes if node.meta),
+        ],
+        ids=["node", "proxy_or_node", "proxy", "user", "tracer", "first"],
+    )
+    def test_a_node_that_a_pass_edits_behind_the_replay(
+        self, capture: Capture, find: Callable[[ExportPass, ProxyValue], Any]
+    ) -> None:
+        class Behind(ExportPass):
+            def call_operator(self, op: Any, args: Any, kwargs: Any, meta: NodeMetadata) -> Any:
+                made = super().call_operator(op, args, kwargs, meta)
+                if op is SIN:
+                    find(self, made).meta["note"] = 1
+                return made
+
+        program = capture(lambda x: torch.sin(x) + 1, torch.ones(2))
+        assert Behind()(program.graph_module).modified is True
+
+    def test_metadata_that_a_pass_edits_through_a_handle(self, capture: Capture) -> None:
+        class Behind(ExportPass):
+            def output(self, results: Any, meta: NodeMetadata) -> Any:
+                results[0].meta["note"] = 1
+                return super().output(results, meta)
+
+        program = capture(lambda x: torch.sin(x) + 1, torch.ones(2))
+        assert Behind()(program.graph_module).modified is True
+
 
 class TestRewriting:
     def test_a_rewrite_reaches_the_top_and_every_region(self, capture: Capture) -> None:
@@ -266,10 +302,27 @@ class TestRewriting:
                 added.append(attr)
 
         graph_module = make_fx(torch.sin, tracing_mode="fake")(torch.zeros(2))
+        (sine,) = graph_module.graph.find_nodes(op="call_function", target=aten.sin.default)
+        sine.meta["stack_trace"] = "the line of the sine"
         made = Add()(graph_module).graph_module
         verify(made, propagate=True)
         assert [attr.data is offset for attr in added] == [True]
+        (read,) = made.graph.find_nodes(op="get_attr")
+        assert read.meta["stack_trace"] == "the line of the sine"
         assert_equal(made(torch.zeros(2)), offset)
+
+    def test_passes_in_a_manager_of_torch(self) -> None:
+        from torch.fx.passes.infra.pass_manager import PassManager
+
+        class CosForSin(ExportPass):
+            def call_operator(self, op: Any, args: Any, kwargs: Any, meta: NodeMetadata) -> Any:
+                op = aten.cos.default if op is aten.sin.default else op
+                return super().call_operator(op, args, kwargs, meta)
+
+        graph_module = make_fx(torch.sin, tracing_mode="fake")(torch.zeros(2))
+        result = PassManager([CosForSin(), ExportPass()])(graph_module)
+        assert result.modified
+        assert_equal(result.graph_module(torch.zeros(2)), torch.ones(2))
 
     def test_getitem_output_and_placeholder_can_be_watched(self, capture: Capture) -> None:
         seen: list[tuple[Any, ...]] = []
@@ -296,19 +349,35 @@ class TestRewriting:
             ("output", 2, ProxyValue),
         ]
 
-    def test_arguments_are_plain_containers(self, capture: Capture) -> None:
-        kinds: list[type] = []
-
-        class Watch(ExportPass):
+    def test_containers_among_arguments_are_to_be_copied(self, capture: Capture) -> None:
+        class Changing(ExportPass):
             def call_operator(self, op: Any, args: Any, kwargs: Any, meta: NodeMetadata) -> Any:
-                kinds.extend(type(arg) for arg in args)
                 args[0].append(args[0][0])
                 return super().call_operator(op, args, kwargs, meta)
 
+        class Copying(ExportPass):
+            def call_operator(self, op: Any, args: Any, kwargs: Any, meta: NodeMetadata) -> Any:
+                tensors = list(args[0])
+                tensors.append(tensors[0])
+                return super().call_operator(op, (tensors,), kwargs, meta)
+
         x = torch.ones(2)
-        changed = applied(Watch(), capture(lambda x: torch.cat([x, x]), x))
-        assert kinds == [list]
-        assert changed(x).shape == (6,)
+        captured = capture(lambda x: torch.cat([x, x]), x)
+        with pytest.raises(ReplayError, match=r"'cat'.*does not support mutation"):
+            applied(Changing(), captured)
+        assert applied(Copying(), captured)(x).shape == (6,)
+
+    def test_a_number_that_the_graph_reads_is_an_argument(self) -> None:
+        graph_module = make_fx(lambda x: x * 1.0, tracing_mode="fake")(torch.ones(2))
+        graph_module.scale = 3.0
+        call = graph_module.graph.find_nodes(op="call_function", target=aten.mul.Tensor)[0]
+        with graph_module.graph.inserting_before(call), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            call.args = (call.args[0], graph_module.graph.get_attr("scale"))
+        result = ExportPass()(graph_module)
+        assert result.modified
+        assert result.graph_module(torch.ones(2)).tolist() == [3.0, 3.0]
+        assert "scale" not in result.graph_module.code
 
     def test_a_number_of_the_program_is_a_handle(self) -> None:
         seen: list[Any] = []

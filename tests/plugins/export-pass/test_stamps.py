@@ -344,17 +344,17 @@ class Keywords(ExportPass):
         return super().call_operator(op, args, kwargs, meta)
 
 
-class KeywordsInPlace(ExportPass):
+class MoreKeywords(ExportPass):
     def call_operator(self, op: Any, args: Any, kwargs: Any, meta: Any) -> Any:
         if op is aten.sum.dim_IntList:
-            kwargs["dtype"] = torch.float64
+            kwargs = {**kwargs, "dtype": torch.float64}
         return super().call_operator(op, args, kwargs, meta)
 
 
-class ListsInPlace(ExportPass):
+class LongerLists(ExportPass):
     def call_operator(self, op: Any, args: Any, kwargs: Any, meta: Any) -> Any:
         if op is aten.view.default:
-            args[1].append(1)
+            args = (args[0], [*args[1], 1])
         return super().call_operator(op, args, kwargs, meta)
 
 
@@ -420,7 +420,7 @@ class Surgery(ExportPass):
 
 
 CALLBACKS = [
-    Keywords, KeywordsInPlace, ListsInPlace, Twice, Operand, Tag, ValueOnNode, Surgery
+    Keywords, MoreKeywords, LongerLists, Twice, Operand, Tag, ValueOnNode, Surgery
 ]  # fmt: skip
 
 

@@ -661,6 +661,15 @@ def _map_nodes() -> None:
     assert graphs.map_nodes((x, [x, 1], "a"), {x: y}.__getitem__) == (y, [y, 1], "a")
 
 
+@check("graphs.TorchPassResult")
+def _results_of_passes() -> None:
+    from torch.fx.passes.infra.pass_manager import pass_result_wrapper
+
+    result = graphs.TorchPassResult(fx.GraphModule(nn.Module(), fx.Graph()), modified=True)
+    assert pass_result_wrapper(lambda _: result)(nn.Module()) is result
+    assert (result[0] is result.graph_module, result.modified) == (True, True)
+
+
 @check("graphs.PyTreeCodeGen", "graphs.PyTreeInfo")
 def _calling_convention() -> None:
     graph = fx.Graph()

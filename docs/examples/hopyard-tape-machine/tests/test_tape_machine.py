@@ -27,7 +27,7 @@ def test_a_damaged_tape_is_refused(tape):
         execute(tape, [X, X])
 
 
-def test_unknown_options_are_refused():
+def test_another_speed_is_refused():
     partition = make_fx(function, tracing_mode="fake")(X, X)
-    with pytest.raises(ValueError, match="the only option is speed"):
-        TapeMachine().lower(partition, {"sped": "fast"})
+    with pytest.raises(ValueError, match="one of slow, fast, not 'faster'"):
+        TapeMachine().lower(partition, {"speed": "faster"})

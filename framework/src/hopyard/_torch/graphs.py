@@ -8,6 +8,7 @@ from torch.fx._lazy_graph_module import _LazyGraphModule as LazyGraphModule
 from torch.fx._lazy_graph_module import _make_graph_module as make_graph_module
 from torch.fx.graph import _PyTreeCodeGen as PyTreeCodeGen
 from torch.fx.graph import _PyTreeInfo as PyTreeInfo
+from torch.fx.passes.infra.pass_base import PassResult as TorchPassResult
 from torch.fx.passes.shape_prop import TensorMetadata as TensorMetadata
 from torch.fx.passes.shape_prop import _extract_tensor_metadata as extract_tensor_metadata
 
@@ -17,6 +18,7 @@ __all__ = [
     "PyTreeCodeGen",
     "PyTreeInfo",
     "TensorMetadata",
+    "TorchPassResult",
     "extract_tensor_metadata",
     "make_graph_module",
     "map_nodes",

@@ -16,13 +16,13 @@ from .._stamps import Stamp as Stamp
 from .._stamps import carry_stamp as carry_stamp
 from .._stamps import is_untouched as is_untouched
 from .._stamps import remove_stamps as remove_stamps
-from .._stamps import restamp as restamp
 from .._stamps import stamp_graph as stamp_graph
 from .._stamps import stamp_node as stamp_node
 from .._stamps import stamp_of as stamp_of
 from .._torch.fake import FakeTensor as FakeTensor
 from .._torch.fake import FakeTensorMode as FakeTensorMode
 from .._torch.graphs import LazyGraphModule as LazyGraphModule
+from .._torch.graphs import TorchPassResult as TorchPassResult
 from .._torch.graphs import map_nodes as map_nodes
 from .._torch.provenance import COPIED_KEYS as COPIED_KEYS
 from ..tracing._atoms import ATOMS as ATOMS
@@ -48,10 +48,10 @@ __all__ = [
     "is_writing",
     "remove_stamps",
     "repeats",
-    "restamp",
     "stamp_graph",
     "stamp_node",
     "stamp_of",
 ]
 # What is torch's is here for plugins too, and documented there: FakeTensor, FakeTensorMode,
-# LazyGraphModule, map_nodes. ATOMS, STAMP, NEVER and COPIED_KEYS are for whoever must be fast.
+# LazyGraphModule, TorchPassResult, map_nodes. ATOMS, STAMP, NEVER and COPIED_KEYS are for whoever
+# must be fast.

@@ -143,7 +143,7 @@ class Computation:
     def _memory(self) -> CallMemory | None:
         if not self._remember or self.fake_mode is None or not Propagation.suits(self.fake_mode):
             return None
-        return CallMemory(FakeFactory(self.fake_mode))
+        return CallMemory.of(self.fake_mode)
 
     @contextmanager
     def surroundings(self) -> Generator[None, None, None]:
@@ -161,7 +161,7 @@ class Computation:
                 # mask are true, has a symbol that nodes of this graph have to bring about anew.
                 self.fake_mode.epoch += 1
                 stack.enter_context(_apart_from_symbols_of_others(self.fake_mode.shape_env))
-                stack.enter_context(_constants_allowed(self.fake_mode))
+                stack.enter_context(_settings_of_captures(self.fake_mode))
                 stack.enter_context(self.fake_mode)
                 if self._is_symbolic():
                     stack.enter_context(enable_python_dispatcher())
@@ -169,13 +169,17 @@ class Computation:
 
 
 @contextmanager
-def _constants_allowed(fake_mode: FakeTensorMode) -> Generator[None, None, None]:
-    allowed = fake_mode.allow_non_fake_inputs
-    fake_mode.allow_non_fake_inputs = True
+def _settings_of_captures(fake_mode: FakeTensorMode) -> Generator[None, None, None]:
+    """Let constants be operands, and results be spelled as when a program is captured.
+
+    A result that the mode remembers has the same sizes, and other expressions for them.
+    """
+    allowed, remembers = fake_mode.allow_non_fake_inputs, fake_mode.cache_enabled
+    fake_mode.allow_non_fake_inputs, fake_mode.cache_enabled = True, False
     try:
         yield
     finally:
-        fake_mode.allow_non_fake_inputs = allowed
+        fake_mode.allow_non_fake_inputs, fake_mode.cache_enabled = allowed, remembers
 
 
 @contextmanager

@@ -1,9 +1,12 @@
-"""Calls that a replay has computed before, on operands of the same kind.
+"""Calls that replays have computed before, on operands of the same kind.
 
 What an operator returns on fake tensors is a function of the operator and of the metadata of its
 operands: models repeat layers, and a replay that computes one computes them all. Remembered are
 operators that repeat their results, write to nothing and return nothing that an operand aliases;
 tensors are plain ones, of known layout and unknown value.
+
+What is remembered lives with the fake mode, since it is spelled in the symbols of that, and is
+forgotten when the circumstances change that end an epoch of stamps.
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ from typing import Any, Final
 import torch
 from torch import SymBool, SymFloat, SymInt, Tensor, get_default_dtype
 
+from .._stamps import circumstances
 from .._torch.dispatch import OpOverload, disable_torch_dispatch
-from .._torch.fake import FakeTensor
+from .._torch.fake import FakeTensor, FakeTensorMode
 from ..tracing._atoms import ATOMS
 from ..tracing.memory._fakes import FakeFactory
 from ._comparing import is_same_value
@@ -28,17 +32,34 @@ class UnknownKindError(Exception):
     """An argument is of a kind whose calls are not remembered."""
 
 
+_MEMORY: Final = "_hopyard_call_memory"
+"""The attribute of a fake mode that holds what is remembered."""
+
+
 class CallMemory:
     """The results of calls, by what they depend on.
 
     Args:
         fakes: Makes fake tensors.
+        circumstances: What results depend on besides their operands.
     """
 
-    def __init__(self, fakes: FakeFactory) -> None:
+    def __init__(self, fakes: FakeFactory, circumstances: Hashable) -> None:
+        self.circumstances = circumstances
         self._fakes = fakes
         self._results: dict[Hashable, Any] = {}
         self._eligible: dict[int, tuple[OpOverload, bool]] = {}
+
+    @classmethod
+    def of(cls, fake_mode: FakeTensorMode) -> CallMemory:
+        """Return what is remembered under a fake mode, as long as nothing has changed."""
+        # The environment is compared by identity: symbols of two may have one name.
+        now = (fake_mode.shape_env, circumstances(fake_mode))
+        known: CallMemory | None = fake_mode.__dict__.get(_MEMORY)
+        if known is None or known.circumstances != now:
+            known = cls(FakeFactory(fake_mode), now)
+            fake_mode.__dict__[_MEMORY] = known
+        return known
 
     def key(
         self, target: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -73,7 +94,9 @@ class CallMemory:
     def learn(self, key: Hashable, result: Any) -> None:
         """Remember the result of a call."""
         if _is_plain_result(result):
-            self._results[key] = result
+            # The result itself is for others, who may change its shape in place.
+            with disable_torch_dispatch():
+                self._results[key] = self._again(result)
 
     def _again(self, known: Any) -> Any:
         if isinstance(known, (list, tuple)):

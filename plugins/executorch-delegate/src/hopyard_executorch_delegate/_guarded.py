@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch.fx import GraphModule, Node
 
 from hopyard import Session
+from hopyard.errors import OptionError, closest_match
 from hopyard_hookspecs import Backend, Lowered, Provider, Support
 
 from ._errors import DelegationError
@@ -39,10 +40,21 @@ class GuardedBackend:
 
         Raises:
             UnknownNameError: There is none.
+            OptionError: It does not take one of the options.
             DelegationError: It cannot be made, or lacks a method that every backend has.
         """
         registered = session.lookup("backend", name, session.backends)
         declared, provider = registered.value, registered.provider
+        unknown = [each for each in options if each not in declared.options]
+        if unknown:
+            raise OptionError(
+                f"the backend {name!r} has no options, but was given {', '.join(unknown)}"
+                if not declared.options
+                else f"the backend {name!r} has no option {unknown[0]!r}",
+                hint=_probably_meant(unknown[0], declared.options),
+                plugin=provider,
+                stage="lower",
+            )
         try:
             implementation = session.backend(name)
         except Exception as error:
@@ -150,6 +162,12 @@ class GuardedBackend:
             if not isinstance(getattr(lowered, name), Mapping):
                 return f"something whose {name} are no mapping"
         return ""
+
+
+def _probably_meant(option: str, valid: Sequence[str]) -> str:
+    closest = closest_match(option, valid)
+    advice = f"did you mean {closest!r}? " if closest else ""
+    return f"{advice}valid names: {', '.join(valid)}" if valid else ""
 
 
 def _wrong_types(lowered: Lowered, inputs: Any, outputs: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import traceback
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -13,8 +12,7 @@ from torch.fx.graph import CodeGen
 from torch.nn import Module
 
 from hopyard.errors import HopyardError
-from hopyard.replaying import Computation, FakeTensorMode
-from hopyard_hookspecs import PassResult
+from hopyard.replaying import Computation, FakeTensor, FakeTensorMode, TorchPassResult
 
 from ._errors import ReplayError, at_node
 from ._inputs import computation_for, fake_mode_of, inputs_of
@@ -33,7 +31,7 @@ from ._replay import Replay
 from ._reuse import is_reuse_on
 from ._targets import Callback, callback_for
 from ._tracer import ExportTracer as GraphTracer
-from ._values import NodeMetadata, ProxyValue, active_tracer, data_of, map_leaves
+from ._values import NodeMetadata, ProxyValue, active_tracer, data_of, expose, map_leaves
 
 _replay: ContextVar[Replay | None] = ContextVar("hopyard_export_pass_replay", default=None)
 _beginning: ContextVar[tuple[Computation, FakeTensorMode] | None] = ContextVar(
@@ -63,6 +61,8 @@ class ExportPass:
                         op = torch.ops.aten.cos.default
                     return super().call_operator(op, args, kwargs, meta)
 
+    Results are torch's own, which torch's and ExecuTorch's managers of passes insist on.
+
     Instances hold no state of a replay, so one instance may be used by several threads, and a pass
     may be a frozen dataclass whose fields are its options. A class with an `__init__` of its own
     must call `super().__init__()`.
@@ -79,7 +79,7 @@ class ExportPass:
         """Initialize an instance of a dataclass, whose generated `__init__` calls this."""
         ExportPass.__init__(self)
 
-    def __call__(self, graph_module: GraphModule, /) -> PassResult:
+    def __call__(self, graph_module: GraphModule, /) -> TorchPassResult:
         """Check what the pass requires, run it, and check what it ensures; see :meth:`call`."""
         self.requires(graph_module)
         result = self.call(graph_module)
@@ -92,7 +92,7 @@ class ExportPass:
     def ensures(self, graph_module: GraphModule) -> None:
         """Check the graph that was given after the pass has run."""
 
-    def call(self, graph_module: GraphModule) -> PassResult:
+    def call(self, graph_module: GraphModule) -> TorchPassResult:
         """Replay a graph. Overridden by passes that edit the graph before or after.
 
         Returns:
@@ -146,7 +146,7 @@ class ExportPass:
             arg: Its fake value.
             meta: Its metadata.
         """
-        return self._active.placeholder(name, arg, meta)
+        return (_replay.get() or self._active).placeholder(name, arg, meta)
 
     def on_attr(self, attr: ProxyValue) -> None:
         """Observe the read of a tensor attribute, one of the graph or one that the pass adds.
@@ -176,7 +176,7 @@ class ExportPass:
         """
         if not isinstance(value, ProxyValue):
             return value[key]
-        return self._active.call(operator.getitem, (value, key), {}, meta)
+        return (_replay.get() or self._active).getitem(value, key, meta)
 
     def call_cond(
         self,
@@ -267,24 +267,24 @@ class ExportPass:
                 args, kwargs = map_leaves(descend, args), map_leaves(descend, kwargs)
         return self._active.call(op, args, kwargs, meta)
 
-    def call_submodule(self, graph_module: GraphModule, inputs: tuple[Any, ...]) -> PassResult:
+    def call_submodule(self, graph_module: GraphModule, inputs: tuple[Any, ...]) -> TorchPassResult:
         """Replay the graph, or the body of a region as a graph of its own.
 
         Args:
             graph_module: The graph or body.
             inputs: What it is called with: handles or values.
         """
-        values: list[Any] = list(data_of(tuple(inputs)))
+        values = [each if type(each) is FakeTensor else data_of(each) for each in inputs]
         outer, beginning = _replay.get(), _beginning.get()
         if outer is None and beginning is not None:
             whole = Replay(self, graph_module, *beginning, reuse=is_reuse_on())
-            return PassResult(*self._run(whole, graph_module, values))
+            return TorchPassResult(*self._run(whole, graph_module, values))
         outer = self._active
 
         def replay() -> tuple[GraphModule, bool]:
             return self._run(outer.for_body(graph_module), graph_module, values)
 
-        return PassResult(*outer.body(graph_module, values, replay))
+        return TorchPassResult(*outer.body(graph_module, values, replay))
 
     def output(self, results: Any, meta: NodeMetadata) -> Any:
         """Replay the output of a graph or of a body.
@@ -306,7 +306,10 @@ class ExportPass:
     def tracer(self) -> GraphTracer:
         """What records the graph that is being made."""
         replay = _replay.get()
-        return GraphTracer(self, CodeGen()) if replay is None else replay.tracer
+        if replay is None:
+            return GraphTracer(self, CodeGen())
+        expose(replay.tracer.graph)
+        return replay.tracer
 
     @property
     def interpreter(self) -> Interpreter:
@@ -370,10 +373,13 @@ class ExportPass:
     def _replay_nodes(self, replay: Replay, graph_module: GraphModule, inputs: Any) -> None:
         """Give each node to its callback. Measured by `make bench-passes`."""
         begin, end, arguments = replay.begin, replay.end, replay.arguments
-        metadata_of, new = NodeMetadata.of, NodeMetadata.__new__
+        new = NodeMetadata.__new__
         callbacks: dict[int, Callback | None] = {}
         for node in graph_module.graph.nodes:
             begin(node)
+            # The copy of the node's metadata, which is made when somebody asks for all of it.
+            meta = new(NodeMetadata)
+            meta._data, meta._origin = None, node.meta
             op = node.op
             if op == "call_function":
                 target = node.target
@@ -382,32 +388,36 @@ class ExportPass:
                     known = callbacks[id(target)] = callback_for(target)
                 args, kwargs = arguments(node)
                 if known is Callback.OPERATOR:
-                    # NodeMetadata.of, without a call.
-                    meta = new(NodeMetadata)
-                    meta._data, meta._origin = None, node.meta
                     result = self.call_operator(target, args, kwargs, meta)
+                elif known is Callback.GETITEM:
+                    result = self.call_getitem(args[0], args[1], meta)
                 else:
-                    result = self._call(node, known, args, kwargs, metadata_of(node))
+                    result = self._call(node, known, args, kwargs, meta)
             elif op == "placeholder":
-                value = self._next(node, inputs)
-                result = self.placeholder(node.target, value, metadata_of(node))
+                value = next(inputs, _UNSEEN)
+                if value is _UNSEEN:
+                    value = self._default(node)
+                result = self.placeholder(node.target, value, meta)
             elif op == "get_attr":
                 replay.read(node)
                 continue
             elif op == "output":
-                result = self.output(arguments(node)[0][0], metadata_of(node))
+                result = self.output(arguments(node)[0][0], meta)
             else:
                 raise self._error(
                     node,
                     f"is a {op}, which cannot be replayed",
                     hint="capture the program with hopyard or torch.export, which record operators",
                 )
-            if result is None and node.users:
-                raise self._error(
-                    node,
-                    "has no result after its callback, but is used",
-                    hint="return what the callback of the base returns",
-                )
+            if result is None:
+                if node.users:
+                    raise self._error(
+                        node,
+                        "has no result after its callback, but is used",
+                        hint="return what the callback of the base returns",
+                    )
+            elif result is replay.copied:
+                continue
             end(node, result)
 
     def _call(
@@ -419,8 +429,6 @@ class ExportPass:
         meta: NodeMetadata,
     ) -> Any:
         target: Any = node.target
-        if callback is Callback.GETITEM:
-            return self.call_getitem(args[0], args[1], meta)
         if callback is Callback.SYM:
             return self.call_sym(target, args, meta)
         if callback is Callback.DELEGATE:
@@ -451,9 +459,7 @@ class ExportPass:
         except ReplayError:
             return None
 
-    def _next(self, node: Node, inputs: Any) -> Any:
-        for value in inputs:
-            return value
+    def _default(self, node: Node) -> Any:
         if node._args:
             return node._args[0]
         raise self._error(node, "is an input for which no value is given")

@@ -10,7 +10,7 @@ import torch
 from torch import SymBool, SymFloat, SymInt, Tensor
 from torch.fx import GraphModule, Node
 
-from hopyard.replaying import is_same_value
+from hopyard.replaying import ATOMS, FakeTensor, is_same_value
 
 from ._values import RECOMPUTED
 
@@ -48,21 +48,23 @@ def is_described(recorded: Any, value: Any) -> bool:
 
 
 def _numbers(values: Any, names: dict[str, str] | None) -> tuple[Any, ...]:
-    """Return numbers; symbolic ones as text, since comparing them would add guards."""
     return tuple(
-        value
-        if isinstance(value, (int, float))
-        else int(value.node.expr)
-        if isinstance(value, SymInt) and value.node.expr.is_number
-        else _renamed(str(value), names)
-        for value in values
+        [
+            value if isinstance(value, (int, float)) else _expression(value.node.expr, names)
+            for value in values
+        ]
     )
 
 
-def _renamed(text: str, names: dict[str, str] | None) -> str:
-    if names is None:
-        return text
-    return _UNBACKED.sub(lambda found: names.setdefault(found[0], f"{found[1]}#{len(names)}"), text)
+def _expression(expression: Any, names: dict[str, str] | None) -> Any:
+    """Return a symbolic number as its expression: to compare numbers would add guards."""
+    if expression.is_Integer:
+        return int(expression)
+    if names is None or not any(_UNBACKED.match(each.name) for each in expression.free_symbols):
+        return expression
+    return _UNBACKED.sub(
+        lambda found: names.setdefault(found[0], f"{found[1]}#{len(names)}"), str(expression)
+    )
 
 
 def attribute(module: torch.nn.Module, target: str) -> Any:
@@ -82,27 +84,42 @@ def same_graph(before: GraphModule, after: GraphModule) -> bool:
     nodes_before, nodes_after = list(before.graph.nodes), list(after.graph.nodes)
     if len(nodes_before) != len(nodes_after):
         return False
-    counterparts = dict(zip(nodes_before, nodes_after, strict=True))
+    pairs = list(zip(nodes_before, nodes_after, strict=True))
+    # What is compared fastest comes first: most passes that change a graph change an operator.
+    if not all(one.op == other.op and one.target == other.target for one, other in pairs):
+        return False
+    counterparts = dict(pairs)
 
     def corresponds(left: Any, right: Any) -> bool:
         if isinstance(left, Node):
             return counterparts.get(left) is right
         return is_same_argument(left, right, corresponds)
 
+    if not all(
+        corresponds(one._args, other._args) and corresponds(one._kwargs, other._kwargs)
+        for one, other in pairs
+    ):
+        return False
     names: tuple[dict[str, str], dict[str, str]] = ({}, {})
     return all(
-        _same_target(before, node, after, counterpart)
-        and corresponds(node.args, counterpart.args)
-        and corresponds(node.kwargs, counterpart.kwargs)
-        and describe(node.meta.get("val"), names[0])
-        == describe(counterpart.meta.get("val"), names[1])
-        and is_kept_metadata(node.meta, counterpart.meta)
-        for node, counterpart in counterparts.items()
+        _same_value(one.meta.get("val"), other.meta.get("val"), names)
+        and is_kept_metadata(one.meta, other.meta)
+        and (one.op != "get_attr" or _same_attribute(before, one, after, other))
+        for one, other in pairs
     )
 
 
 def is_same_argument(left: Any, right: Any, corresponds: Callable[[Any, Any], bool]) -> bool:
     """Say whether two arguments are the same; `corresponds` compares what is in containers."""
+    if isinstance(left, (list, tuple)):
+        kind = list if isinstance(left, list) else tuple
+        return (
+            isinstance(right, kind)
+            and len(left) == len(right)
+            and all(map(corresponds, left, right))
+        )
+    if type(left) in ATOMS and left is right:
+        return True
     if isinstance(left, slice):
         return isinstance(right, slice) and all(
             map(
@@ -117,13 +134,6 @@ def is_same_argument(left: Any, right: Any, corresponds: Callable[[Any, Any], bo
             and left.keys() == right.keys()
             and all(corresponds(left[key], right[key]) for key in left)
         )
-    if isinstance(left, (list, tuple)):
-        kind = list if isinstance(left, list) else tuple
-        return (
-            isinstance(right, kind)
-            and len(left) == len(right)
-            and all(map(corresponds, left, right))
-        )
     return left is right or (type(left) is type(right) and repr(left) == repr(right))
 
 
@@ -135,11 +145,13 @@ def is_kept_metadata(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
     return all(key in left and key in right and _is_kept(left[key], right[key]) for key in keys)
 
 
-def _same_target(before: GraphModule, node: Node, after: GraphModule, counterpart: Node) -> bool:
-    if node.op != counterpart.op or node.target != counterpart.target:
-        return False
-    if node.op != "get_attr":
+def _same_value(left: Any, right: Any, names: tuple[dict[str, str], dict[str, str]]) -> bool:
+    if left is right and type(left) is FakeTensor and not left._has_symbolic_sizes_strides:
         return True
+    return bool(describe(left, names[0]) == describe(right, names[1]))
+
+
+def _same_attribute(before: GraphModule, node: Node, after: GraphModule, counterpart: Node) -> bool:
     one = attribute(before, str(node.target))
     other = attribute(after, str(counterpart.target))
     if isinstance(one, GraphModule) and isinstance(other, GraphModule):

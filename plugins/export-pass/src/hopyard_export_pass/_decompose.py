@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
+from hopyard.replaying import TorchPassResult
 from hopyard.tracing import DecompositionTable, Placeholder, Tracer, TracingOptions, fake_mode_for
-from hopyard_hookspecs import PassResult
 
 from ._base import ExportPass
 from ._compare import attribute
@@ -36,7 +36,7 @@ class Decompose:
 
     table: Literal["core-aten"] = "core-aten"
 
-    def __call__(self, graph_module: GraphModule) -> PassResult:
+    def __call__(self, graph_module: GraphModule) -> TorchPassResult:
         """Return a decomposed graph.
 
         Raises:

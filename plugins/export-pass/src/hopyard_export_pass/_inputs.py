@@ -12,6 +12,7 @@ from hopyard.replaying import Computation, FakeTensor, FakeTensorMode
 from hopyard.tracing import fake_mode_for
 
 from ._errors import at_node
+from ._reuse import is_reuse_on
 from ._values import leaves_of
 
 
@@ -62,14 +63,15 @@ def computation_for(
     describing = fake_mode or FakeTensorMode(allow_non_fake_inputs=True)
     # Higher-order operators may ask which of their operands share memory.
     has_bodies = any(isinstance(child, GraphModule) for child in graph_module.children())
-    return Computation(fake_mode, remember=not has_bodies), describing
+    return Computation(fake_mode, remember=is_reuse_on() and not has_bodies), describing
 
 
 def _input(node: Node, graph_module: GraphModule, stage: str) -> Any:
     if "val" in node.meta:
         value = node.meta["val"]
-        constant = getattr(value, "constant", None) if isinstance(value, FakeTensor) else None
-        return value if constant is None else constant
+        if not isinstance(value, FakeTensor) or value.constant is None:
+            return value
+        return value.constant
     known = node.meta.get("tensor_meta")
     if known is not None:
         with _recorded_mode(graph_module) or fake_mode_for(()):

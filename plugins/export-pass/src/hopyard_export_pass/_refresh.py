@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch.fx import GraphModule
 
-from hopyard_hookspecs import PassResult
+from hopyard.replaying import TorchPassResult
 
 from ._base import ExportPass
 
@@ -13,7 +13,7 @@ class _Refresh(ExportPass):
     """Overrides nothing: what was edited is computed anew, and everything after it."""
 
 
-def refresh_metadata(graph_module: GraphModule) -> PassResult:
+def refresh_metadata(graph_module: GraphModule) -> TorchPassResult:
     """Return a graph whose metadata says what its nodes compute.
 
     Write it after editing a graph by hand, where passes for torch's base write

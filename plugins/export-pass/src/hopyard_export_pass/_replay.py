@@ -19,7 +19,6 @@ from torch.fx import Graph, GraphModule, Node
 from hopyard.operators import OpOverload
 from hopyard.replaying import (
     ATOMS,
-    NEVER,
     STAMP,
     Computation,
     Epoch,
@@ -33,7 +32,6 @@ from hopyard.replaying import (
     is_writing,
     map_nodes,
     repeats,
-    restamp,
     stamp_node,
     stamp_of,
 )
@@ -51,8 +49,9 @@ from ._values import (
     NodeMetadata,
     ProxyValue,
     data_of,
+    end_exposure,
     leaves_of,
-    map_leaves,
+    node_of,
 )
 
 if TYPE_CHECKING:
@@ -80,6 +79,7 @@ class Replay:
         node: The node that is replayed.
         computation: As given.
         tracer: Records the new graph.
+        copied: The handle of the node's copy, once that is made. It needs no `end`.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Replay:
         self.computation = computation
         self.tracer = ExportTracer(callbacks, source.graph._codegen, source)
         self.tracer.fake_tensor_mode = fake_mode
-        self.tracer.forget = self._forget
+        self.tracer.replay = self
         self.reuse = reuse
         self._outer = outer
         self.node: Node = source.graph._root
@@ -106,21 +106,20 @@ class Replay:
         self._epoch = Epoch(fake_mode)
         self._stamps = computation.fake_mode is fake_mode
         self._counterparts: dict[Node, Node] = {}
+        self._find = self._counterparts.__getitem__
         self._values: dict[Node, Any] = {}
         self._changed: set[Node] = set()
-        self._kept: set[Node] = set()
         self._repeating: dict[int, Any] = {}
         self._verbatim = 0
         self._writes = False
         # Of the node that is replayed.
+        self.copied: ProxyValue | None = None
+        self._named: Node | None = None
         self._copyable = False
         self._known: Any = _UNKNOWN
         self._evidence: Any = None
         self._args: tuple[Any, ...] = ()
         self._kwargs: dict[str, Any] = {}
-        self._lists: list[tuple[list[Any], tuple[Any, ...]]] = []
-        self._keywords: tuple[Any, ...] = ()
-        self._nested = False
         self._bodies: dict[int, list[tuple[GraphModule, list[Any], tuple[GraphModule, bool]]]] = {}
         # Tensors whose shape operators of this graph change in place, kept alive.
         self._private: dict[int, Tensor] = {}
@@ -129,17 +128,15 @@ class Replay:
 
     def begin(self, node: Node) -> None:
         """Turn to a node: find out what is known of it, and whether it may be copied."""
-        self.node = self.tracer.node = node
+        self.node = node
+        self.copied = None
         stamp = node.__dict__.get(STAMP)
         if stamp is None or stamp[5] is not self._stamped_in:
             self._known, self._copyable = _UNKNOWN, False
             return
         args, kwargs, target, val, evidence, _ = stamp
-        if (
-            val._version != evidence
-            if type(val) is FakeTensor and evidence is not NEVER
-            else not is_untouched(val, evidence)
-        ):
+        # The evidence of a tensor is its version.
+        if val._version != evidence if type(evidence) is int else not is_untouched(val, evidence):
             self._known, self._copyable = _UNKNOWN, False
             return
         self._known, self._evidence = val, evidence
@@ -152,37 +149,21 @@ class Replay:
         )
 
     def arguments(self, node: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return what a callback is given for the arguments of a call."""
-        values = self._values
-        if self._lists or self._nested:
-            self._lists, self._nested = [], False
-        self._args = tuple(
-            [
-                values[item]
-                if type(item) is Node
-                else (item if type(item) in ATOMS else self._argument(item))
-                for item in node._args
-            ]
-        )
-        keywords = node._kwargs
-        if not keywords:
-            self._kwargs = {}
-            return self._args, self._kwargs
-        self._kwargs = {
-            key: item if type(item) in ATOMS else self._argument(item)
-            for key, item in keywords.items()
-        }
-        self._keywords = tuple(self._kwargs.values())
+        """Return what a callback is given for the arguments of a call; it cannot be changed."""
+        find, keywords = self._values.__getitem__, node._kwargs
+        self._args = map_nodes(node._args, find)
+        self._kwargs = map_nodes(keywords, find) if keywords else keywords
         return self._args, self._kwargs
 
     def end(self, node: Node, value: Any) -> None:
         """Note what a callback returned for a node."""
         self._values[node] = value
         if type(value) is ProxyValue:
-            found = value.proxy_or_node
-            self._counterparts[node] = found if type(found) is Node else value.node
-            if value.data is self._known:
+            self._counterparts[node] = node_of(value)
+            if value._data is self._known:
                 return
+        else:
+            self._counterparts.pop(node, None)
         self._changed.add(node)
 
     # Emitting.
@@ -190,12 +171,7 @@ class Replay:
     def placeholder(self, name: str, value: Any, meta: NodeMetadata) -> ProxyValue:
         """Add an input."""
         source = self.node
-        if (
-            self._copyable
-            and value is self._known
-            and name is source.target
-            and meta.is_untouched_copy_of(source)
-        ):
+        if self._copyable and value is self._known and name is source.target:
             return self._copy(source, meta)
         default = source._args if source.op == "placeholder" else ()
         same = source.op == "placeholder" and self._is_first(name)
@@ -225,20 +201,27 @@ class Replay:
             and target is source.target
             and (self._repeating.get(id(target)) or self._is_repeating(target))
             and (
-                (
-                    args is self._args
-                    and not self._nested
-                    and (not self._lists or self._are_lists_untouched())
-                    and (self._are_keywords_untouched(kwargs) if kwargs else not self._kwargs)
-                )
-                or (
-                    self._is_given(source._args, tuple(args))
-                    and self._is_given(source._kwargs, kwargs)
-                )
+                args is self._args
+                or _are_identical(args, self._args)
+                or self._is_given(source._args, tuple(args))
+            )
+            and (
+                kwargs is self._kwargs
+                or not (kwargs or self._kwargs)
+                or self._is_given(source._kwargs, kwargs)
             )
         ):
             return self._copy(source, meta)
         return self._call_anew(target, tuple(args), dict(kwargs), meta)
+
+    def getitem(self, value: ProxyValue, key: Any, meta: NodeMetadata) -> ProxyValue:
+        """Add the choice of one of several results."""
+        source = self.node
+        if self._copyable and source.target is operator.getitem:
+            given_value, given_key = self._args
+            if value is given_value and key is given_key:
+                return self._copy(source, meta)
+        return self.call(operator.getitem, (value, key), {}, meta)
 
     def output(self, results: Any, meta: NodeMetadata) -> ProxyValue:
         """Close the graph."""
@@ -259,18 +242,20 @@ class Replay:
         self._stamp(node, node.meta.get("val"))
         return ProxyValue(data_of(results), node)
 
-    def read(self, source: Node) -> Any:
-        """Replay the read of an attribute and return the attribute, as callbacks are given it."""
+    def read(self, source: Node) -> None:
+        """Replay the read of an attribute. Callbacks are given the attribute itself."""
         target = str(source.target)
         value = attribute(self._source, target)
         if type(value) in ATOMS:
-            return value
+            self._values[source] = value
+            self._changed.add(source)
+            return
         node = self.tracer.read(target, value, self._name(target, target), source)
         self._counterparts[source] = node
         self._values[source] = value
         self._verbatim += 1
         if not isinstance(value, Tensor):
-            return value
+            return
         stamp = stamp_of(source) if self._copyable else None
         if stamp is None or stamp.target is not value or not _fits(value, stamp.val):
             self._describe(node, value)
@@ -283,7 +268,6 @@ class Replay:
         if self._stamps:
             stamp_node(node, self._epoch, value)
         self.tracer.callback.on_attr(ProxyValue(value, node))
-        return value
 
     def for_body(self, body: GraphModule) -> Replay:
         """Return what replays the body of a region of this graph."""
@@ -320,30 +304,28 @@ class Replay:
         if self._writes:
             self._stamp_again(made)
         self._epoch.begin()
+        is_exposed = end_exposure(tracer.graph)
         is_verbatim = (
             self._verbatim == len(self._source.graph.nodes) == len(tracer.graph.nodes)
             and not self._bodies
-            and _are_untouched(tracer.graph, self._source.graph)
+            and (not is_exposed or _are_untouched(tracer.graph, self._source.graph))
         )
         return made, not is_verbatim and not same_graph(self._source, made)
 
     # How a call becomes a node.
 
     def _copy(self, source: Node, meta: NodeMetadata) -> ProxyValue:
-        find = self._counterparts.__getitem__
-        known = self._known
-        keywords = source._kwargs
-        node = self._append(
+        find, args, keywords, target = self._find, source._args, source._kwargs, source.target
+        node = self._counterparts[source] = self._append(
             source.name,
             source.op,
-            source.target,
-            map_nodes(source._args, find),
+            target,
+            map_nodes(args, find) if args else args,
             map_nodes(keywords, find) if keywords else keywords,
             source.type,
         )
         self._copyable = False
-        self._kept.add(source)
-        own = source.meta
+        own, known = source.meta, self._known
         if type(meta) is NodeMetadata and meta._data is None and meta._origin is own:
             node.meta.update(own)
             self._verbatim += 1
@@ -351,8 +333,10 @@ class Replay:
             self._give_metadata(node, meta)
             _take_over(RECOMPUTED, own, node.meta)
             self._verbatim += is_kept_metadata(own, node.meta)
-        restamp(node, source.target, known, self._evidence, self._epoch)
-        return ProxyValue(known, node)
+        evidence, epoch = self._evidence, self._epoch
+        node.__dict__[STAMP] = (node._args, node._kwargs, target, known, evidence, epoch)
+        handle = self.copied = self._values[source] = ProxyValue(known, node)
+        return handle
 
     def _call_anew(
         self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], meta: NodeMetadata
@@ -437,7 +421,7 @@ class Replay:
 
         What follows is computed anew: who shares a tensor with whom is not known of values.
         """
-        self._forget()
+        self.forget()
         for leaf in leaves_of(arguments):
             if not isinstance(leaf, ProxyValue) or not isinstance(leaf.data, Tensor):
                 continue
@@ -445,16 +429,18 @@ class Replay:
                 leaf.data = self.computation.alias(leaf.data)
                 self._private[id(leaf.data)] = leaf.data
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Let everything that follows be computed anew."""
         self._stamped_in, self._copyable, self._known = None, False, _UNKNOWN
+        if self.copied is not None:
+            self._named, self.copied = self.node, None
         if self._outer is not None:
-            self._outer._forget()
+            self._outer.forget()
 
     # Comparing a call with the node that is replayed.
 
     def _is_first(self, target: Any) -> bool:
-        return self.node.target == target and self.node not in self._kept
+        return self._named is not self.node and self.copied is None and self.node.target == target
 
     def _is_repeating(self, target: Any) -> bool:
         """Say whether a target that is not known to repeat its results does so for this node."""
@@ -463,38 +449,6 @@ class Replay:
             self._repeating[id(target)] = target
             return True
         return is_indexing_without_mask(target, self._known)
-
-    def _argument(self, item: Any) -> Any:
-        """Return what a callback is given for an argument that may be a container."""
-        if isinstance(item, Node):
-            return self._values[item]
-        if isinstance(item, list):
-            made = [each if type(each) in ATOMS else self._argument(each) for each in item]
-            self._lists.append((made, tuple(made)))
-            return made
-        if isinstance(item, tuple):
-            items = [self._argument(each) for each in item]
-            return type(item)(*items) if hasattr(item, "_fields") else tuple(items)
-        if isinstance(item, Mapping):
-            self._nested = True
-            return {key: self._argument(each) for key, each in item.items()}
-        if isinstance(item, slice):
-            return map_leaves(self._argument, item)
-        return item
-
-    def _are_lists_untouched(self) -> bool:
-        for given, known in self._lists:
-            if len(given) != len(known) or not all(map(operator.is_, given, known)):
-                return False
-        return True
-
-    def _are_keywords_untouched(self, kwargs: Mapping[str, Any]) -> bool:
-        return (
-            kwargs is self._kwargs
-            and len(kwargs) == len(self._keywords)
-            and kwargs.keys() == self.node._kwargs.keys()
-            and all(map(operator.is_, kwargs.values(), self._keywords))
-        )
 
     def _is_given(self, recorded: Any, given: Any) -> bool:
         """Say whether a callback gave what it was given for an argument of the node."""
@@ -521,7 +475,7 @@ class Replay:
         """Return the name of the replayed node if it is the same, and else one of its own."""
         source = self.node
         if self._is_first(target):
-            self._kept.add(source)
+            self._named = source
             return source.name
         return self.tracer.writer.fresh_name(base)
 
@@ -535,11 +489,15 @@ class Replay:
         return None
 
 
+def _are_identical(left: Sequence[Any], right: tuple[Any, ...]) -> bool:
+    return len(left) == len(right) and all(map(operator.is_, left, right))
+
+
 def _are_of_their_nodes(arguments: Any) -> bool:
     """Say whether handles have the values of their nodes, and not others that a pass made up."""
     for leaf in leaves_of(arguments):
         if isinstance(leaf, ProxyValue):
-            stamp = stamp_of(leaf.node)
+            stamp = stamp_of(node_of(leaf))
             if stamp is None or stamp.val is not leaf.data:
                 return False
     return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -21,10 +20,11 @@ from hopyard.replaying import (
 from hopyard.tracing import assign_attribute
 
 from ._compare import attribute
-from ._values import ProxyValue
+from ._values import ProxyValue, node_of
 
 if TYPE_CHECKING:
     from ._base import ExportPass
+    from ._replay import Replay
 
 INHERITED: Final = ("stack_trace", *COPIED_KEYS)
 """Entries that a node inherits from the replayed one also if a pass gives it other metadata."""
@@ -50,8 +50,7 @@ class ExportTracer(Tracer):
         tensor_attrs: The tensors that it reads, by attribute.
         submodules: The modules that it reads, each with its attribute.
         fake_tensor_mode: Describes the values of nodes.
-        node: The node that is replayed, whose metadata new nodes inherit.
-        forget: Called when a handle is given other data.
+        replay: What the graph is made by.
     """
 
     def __init__(
@@ -66,12 +65,16 @@ class ExportTracer(Tracer):
         self.tensor_attrs: dict[str, Tensor] = {}  # type: ignore[assignment]
         self.submodules: dict[Module, str] = {}
         self.fake_tensor_mode: FakeTensorMode | None = None
-        self.node: Node | None = None
-        self.forget: Callable[[], None] = lambda: None
+        self.replay: Replay | None = None
         self._source = source
         # Objects are known by their identity, which must not pass to others meanwhile.
         self._reads: dict[int, tuple[Any, Node]] = {}
         self._originals: dict[int, tuple[GraphModule, GraphModule]] = {}
+
+    @property
+    def node(self) -> Node | None:
+        """The node that is replayed, whose metadata new nodes inherit."""
+        return None if self.replay is None else self.replay.node
 
     def trace(self, *args: Any, **kwargs: Any) -> Graph:
         """Refuse: a pass makes its graph from another graph.
@@ -92,7 +95,7 @@ class ExportTracer(Tracer):
             UsageError: It is a fake tensor of unknown value.
         """
         if isinstance(a, ProxyValue):
-            return a.node
+            return node_of(a)
         if isinstance(a, Proxy):
             return a.node
         if isinstance(a, Node):
@@ -188,6 +191,7 @@ class ExportTracer(Tracer):
                 return self._put_in_place(value, original[1], place[1])
         target = self._free_target(value)
         node = self._read_anew(value, target, self.writer.fresh_name(target))
+        self.inherit(node)
         if isinstance(value, Tensor):
             self.set_metadata(node, value)
             self.callback.on_attr(ProxyValue(value, node))

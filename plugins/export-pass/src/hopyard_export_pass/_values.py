@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from torch import SymBool, SymFloat, SymInt, Tensor
-from torch.fx import Node, Proxy
+from torch.fx import Graph, Node, Proxy
 
 from hopyard.errors import UsageError
+from hopyard.replaying import ATOMS, FakeTensor
 
 if TYPE_CHECKING:
     from ._tracer import ExportTracer
@@ -38,14 +39,6 @@ class NodeMetadata:
     def __init__(self, data: Mapping[str, Any]) -> None:
         self._data: dict[str, Any] | None = dict(data)
         self._origin: dict[str, Any] | None = None
-
-    @classmethod
-    def of(cls, node: Node) -> NodeMetadata:
-        """Return the metadata of a node."""
-        made = cls.__new__(cls)
-        made._data = None
-        made._origin = node.meta
-        return made
 
     @property
     def data(self) -> dict[str, Any]:
@@ -100,26 +93,39 @@ class ProxyValue:
         proxy: The node that computes it, or a proxy of it.
     """
 
-    __slots__ = ("data", "proxy_or_node")
-    data: Any
-    proxy_or_node: Proxy | Node
+    __slots__ = ("_data", "_place")
 
     def __init__(self, data: Any, proxy: Proxy | Node) -> None:
-        _set_data(self, data)
-        _set_proxy(self, proxy)
+        self._data = data
+        self._place = proxy
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # What was computed from the handle before may be wrong now, and so may what follows.
-        tracer = active_tracer.get(None)
-        if tracer is not None:
-            tracer.forget()
-        object.__setattr__(self, name, value)
+    @property
+    def data(self) -> Any:
+        """What the node computes: a fake tensor, a number, or a container of them."""
+        return self._data
+
+    @data.setter
+    def data(self, data: Any) -> None:
+        _forget()
+        self._data = data
+
+    @property
+    def proxy_or_node(self) -> Proxy | Node:
+        """The node that computes the value, or a proxy of it."""
+        expose(node_of(self).graph)
+        return self._place
+
+    @proxy_or_node.setter
+    def proxy_or_node(self, place: Proxy | Node) -> None:
+        _forget()
+        self._place = place
 
     @property
     def node(self) -> Node:
         """The node that computes the value."""
-        found = self.proxy_or_node
-        return found.node if isinstance(found, Proxy) else found
+        found = node_of(self)
+        expose(found.graph)
+        return found
 
     @property
     def proxy(self) -> Proxy:
@@ -193,17 +199,44 @@ class ProxyValue:
         return f"ProxyValue({self.node.name}: {self.data!r})"
 
 
-_set_data = ProxyValue.__dict__["data"].__set__
-_set_proxy = ProxyValue.__dict__["proxy_or_node"].__set__
+def node_of(handle: ProxyValue) -> Node:
+    """Return the node of a handle without noting that somebody has it."""
+    place = handle._place
+    return place if type(place) is Node else place.node  # type: ignore[union-attr]
+
+
+_EXPOSED: Final = "_hopyard_exposed"
+
+
+def expose(graph: Graph) -> None:
+    """Note that a pass has been given nodes of a graph under construction, which it may change."""
+    graph.__dict__[_EXPOSED] = True
+
+
+def end_exposure(graph: Graph) -> bool:
+    """Say whether a pass has been given nodes of a graph until now."""
+    return bool(graph.__dict__.pop(_EXPOSED, False))
+
+
+def _forget() -> None:
+    """Let what follows be computed anew, since it may follow from a handle that is changed."""
+    tracer = active_tracer.get(None)
+    if tracer is not None and tracer.replay is not None:
+        tracer.replay.forget()
 
 
 def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
     """Return `value` with `function` applied to the leaves of lists, tuples, dicts and slices."""
-    if isinstance(value, tuple):
-        items = [map_leaves(function, item) for item in value]
+    if isinstance(value, (tuple, list)):
+        items = [
+            function(item) if type(item) in _LEAVES else map_leaves(function, item)
+            for item in value
+        ]
+        if isinstance(value, list):
+            return items
         return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-    if isinstance(value, list):
-        return [map_leaves(function, item) for item in value]
+    if type(value) in _LEAVES:
+        return function(value)
     if isinstance(value, Mapping):
         return {key: map_leaves(function, item) for key, item in value.items()}
     if isinstance(value, slice):
@@ -211,6 +244,10 @@ def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
             *[map_leaves(function, item) for item in (value.start, value.stop, value.step)]
         )
     return function(value)
+
+
+_LEAVES: Final = ATOMS | {FakeTensor, Node, ProxyValue}
+"""Types that are known to be no containers, which is told faster than that others are not."""
 
 
 def leaves_of(value: Any) -> list[Any]:
@@ -222,4 +259,4 @@ def leaves_of(value: Any) -> list[Any]:
 
 def data_of(value: Any) -> Any:
     """Return what handles in `value` stand for, and anything else as it is."""
-    return map_leaves(lambda leaf: leaf.data if isinstance(leaf, ProxyValue) else leaf, value)
+    return map_leaves(lambda leaf: leaf._data if isinstance(leaf, ProxyValue) else leaf, value)

@@ -15,4 +15,5 @@ def hopyard_register_backends() -> Iterator[Backend]:
         implementation="hopyard_tape_machine.machine:TapeMachine",
         summary="Execute tapes of elementwise operations.",
         concurrency="threads",
+        options=("speed",),
     )
