@@ -62,6 +62,9 @@ _DEVICE: Final = torch.ops.prim.device.default
 _META: Final = torch.device("meta")
 _CPU: Final = torch.device("cpu")
 _VIEWS: Final = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
+_PRIMITIVE_RULE: Final = "prim_meta_impl"
+"""Where a primitive operator has the rule that the fake mode prefers to a registered one."""
+
 _RULES_FIRST: Final = (*_VIEWS, torch.ops.aten.slice.Tensor)
 """Operators whose rules know more of symbolic sizes than their decompositions."""
 
@@ -221,7 +224,7 @@ class Propagation(Infrastructure, TorchDispatchMode):
 
 def _find_ways(func: OpOverload, fake_mode: FakeTensorMode) -> Ways | None:
     """Return how to answer calls of `func` with plain arguments, None if that is not simple."""
-    if not is_predictable(func) or has_fake_kernel(func):
+    if not is_predictable(func) or (has_fake_kernel(func) and not hasattr(func, _PRIMITIVE_RULE)):
         return None
     static = _way_of(func, fake_mode, symbolic=False)
     if static is not None and func in _VIEWS:
@@ -240,7 +243,7 @@ def _way_of(func: OpOverload, fake_mode: FakeTensorMode, *, symbolic: bool) -> W
         if is_composite(func):
             return functools.partial(_in_python, func.decompose)
     if func.namespace == "prims":
-        meta = getattr(func, "prim_meta_impl", None)
+        meta = getattr(func, _PRIMITIVE_RULE, None)
         return None if meta is None else functools.partial(_in_python, meta)
     if is_tensor_constructor(func) or func in like_constructors:
         return _construct

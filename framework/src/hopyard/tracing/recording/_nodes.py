@@ -8,22 +8,10 @@ from typing import Any
 from torch.fx import Graph, Node
 from torch.fx.immutable_collections import immutable_dict
 
-
-class Place:
-    """The place of a call that is not written unless something uses it.
-
-    Attributes:
-        name: The name that the node will have.
-        after: The last node when the place was taken.
-        order: Which of all places it is.
-    """
-
-    __slots__ = ("after", "name", "order")
-
-    def __init__(self, name: str, after: Node, order: int) -> None:
-        self.name = name
-        self.after = after
-        self.order = order
+Place = tuple[str, Node, int]
+"""The place of a call that is not written unless something uses it: the name that the node will
+have, the last node when the place was taken, and which of all places it is.
+"""
 
 
 class NodeWriter:
@@ -38,6 +26,8 @@ class NodeWriter:
         self._namespace = graph._graph_namespace
         self._names = graph._graph_namespace._obj_to_name
         self._table = graph._find_nodes_lookup_table.table
+        # The calls of each function, by its identity: hashing an operator runs Python code.
+        self._calls: dict[int, tuple[Callable[..., Any], dict[Node, None]]] = {}
         self._insert = graph._insert
         self._used = graph._graph_namespace._used_names
         self._counts = graph._graph_namespace._base_count
@@ -63,18 +53,18 @@ class NodeWriter:
     def take_place(self, name: str) -> Place:
         """Take the name and the place that a call would get if it were appended now."""
         self._places += 1
-        return Place(self._unique(name), self._end._prev, self._places)
+        return self._unique(name), self._end._prev, self._places
 
     def fill_place(self, place: Place, target: Callable[..., Any], args: tuple[Any, ...]) -> Node:
         """Write a call in the place that was taken for it."""
-        node = self._new(target, args, None, place.name)
-        position = place.after
+        name, position, order = place
+        node = self._new(target, args, None, name)
         while position._erased:
             position = position._prev
-        while self._late.get(position._next, place.order) < place.order:
+        while self._late.get(position._next, order) < order:
             position = position._next
         position.append(node)
-        self._late[node] = place.order
+        self._late[node] = order
         return node
 
     def _new(
@@ -88,24 +78,26 @@ class NodeWriter:
         keywords = kwargs or self._no_keywords
         node = Node(graph, unique, "call_function", target, args, keywords, None)
         self._names[node] = unique
-        self._table["call_function", target][node] = None
+        known = self._calls.get(id(target))
+        if known is None:
+            known = self._calls[id(target)] = target, self._table["call_function", target]
+        known[1][node] = None
         graph._len += 1
         return node
 
     def _unique(self, name: str) -> str:
-        return self._number(name) if name in self._numbered else self._first(name)
-
-    def _first(self, name: str) -> str:
-        unique = self._namespace.create_name(name, None)
-        if not name[-1].isdigit():
-            self._numbered.add(name)
-        return unique
-
-    def _number(self, name: str) -> str:
         """Return the next free name, as the namespace would: it skips what others have taken."""
+        if name not in self._numbered:
+            return self._first(name)
         number = self._counts.get(name, 0) + 1
         while (unique := f"{name}_{number}") in self._used:
             number += 1
         self._used.add(unique)
         self._counts[name] = number
+        return unique
+
+    def _first(self, name: str) -> str:
+        unique = self._namespace.create_name(name, None)
+        if not name[-1].isdigit():
+            self._numbered.add(name)
         return unique

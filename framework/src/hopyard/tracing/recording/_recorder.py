@@ -94,7 +94,8 @@ class Recorder:
         if graph is not None:
             # Whose graph it is sees each node that is added.
             self.symbols.write_all()
-        self._names: dict[OpOverload, str] = {}
+        # By identity: hashing an operator runs Python code.
+        self._names: dict[int, tuple[OpOverload, str]] = {}
         self._mark = self.origin.mark
         self._object_names: dict[Any, str] = {}
 
@@ -133,10 +134,11 @@ class Recorder:
         self, operator: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any] | None
     ) -> Node:
         """Add a call of an operator whose arguments are nodes already."""
-        name = self._names.get(operator)
-        if name is None:
-            name = self._names[operator] = self._identifier(operator.overloadpacket.__name__)
-        return self._mark(self.nodes.call(operator, args, kwargs, name))
+        known = self._names.get(id(operator))
+        if known is None:
+            name = self._identifier(operator.overloadpacket.__name__)
+            known = self._names[id(operator)] = operator, name
+        return self._mark(self.nodes.call(operator, args, kwargs, known[1]))
 
     def item(self, node: Node, key: Any) -> Node:
         """Add the item of a container."""

@@ -117,7 +117,39 @@ class Writer(Protocol):
         ...
 
 
-class Computed(Deferred):
+class Placed(Deferred):
+    """A node that can take a name and a place before it is made.
+
+    Both are kept in slots: the collector looks at each object that a question of sizes leaves.
+    """
+
+    __slots__ = ("_after", "_function", "_name", "_order", "_writer")
+
+    _writer: Writer
+    _function: Callable[..., Any]
+    _name: str | None
+    _after: Node
+    _order: int
+
+    def place(self) -> None:
+        """Do as :meth:`reserve` does, if what stands for its operands is given and placed."""
+        place = self._writer.place(self._function, self)
+        self.is_placed = True
+        if place is None:
+            self.force()
+        else:
+            self._name, self._after, self._order = place
+
+    def _take_place(self) -> None:
+        self.place()
+
+    def _write(self, args: tuple[Any, ...], value: Any) -> Node:
+        """Write the call, in its place if it has one."""
+        place = None if self._name is None else (self._name, self._after, self._order)
+        return self._writer.write(self._function, args, value, place)
+
+
+class Computed(Placed):
     """A call that computes a number from others.
 
     Most of what a program asks of sizes decides something at once and is used nowhere else. What
@@ -125,7 +157,7 @@ class Computed(Deferred):
     only be removed again.
     """
 
-    __slots__ = ("_args", "_function", "_number", "_place", "_writer")
+    __slots__ = ("_args", "_number")
 
     def __init__(
         self,
@@ -136,11 +168,11 @@ class Computed(Deferred):
     ) -> None:
         self._node = None
         self.is_placed = False
+        self._name = None
         self._writer = writer
         self._function = function
         self._args = args
         self._number = number
-        self._place: Place | None = None
 
     def _operands(self) -> Iterator[Deferred]:
         return self._writer.operands(self._args)
@@ -150,17 +182,9 @@ class Computed(Deferred):
         self._args = tuple([self._writer.bind(argument) for argument in self._args])
         self.place()
 
-    def place(self) -> None:
-        """Do as :meth:`reserve` does, if what stands for its operands is given and placed."""
-        self._place = self._writer.place(self._function, self)
-        self.is_placed = True
-        if self._place is None:
-            self.force()
-
     def _make(self) -> Node:
-        writer = self._writer
-        args = tuple([writer.lower_argument(argument) for argument in self._args])
-        return writer.write(self._function, args, wrap_number(self._number), self._place)
+        args = tuple([self._writer.lower_argument(argument) for argument in self._args])
+        return self._write(args, wrap_number(self._number))
 
 
 class Reading(NamedTuple):
@@ -179,10 +203,10 @@ class Reading(NamedTuple):
     symbol: sympy.Symbol | None
 
 
-class Query(Deferred):
+class Query(Placed):
     """A call that reads a number off a tensor."""
 
-    __slots__ = ("_function", "_index", "_place", "_source", "_value", "_writer")
+    __slots__ = ("_index", "_source", "_value")
 
     def __init__(
         self,
@@ -194,22 +218,16 @@ class Query(Deferred):
     ) -> None:
         self._node = None
         self.is_placed = False
+        self._name = None
         self._writer = writer
         self._function = function
         self._source = source
         self._index = index
         self._value = value
-        self._place: Place | None = None
-
-    def _take_place(self) -> None:
-        self._place = self._writer.place(self._function, self)
-        self.is_placed = True
-        if self._place is None:
-            self.force()
 
     def _make(self) -> Node:
         args = (self._source,) if self._index is None else (self._source, self._index)
-        return self._writer.write(self._function, args, self._value, self._place)
+        return self._write(args, self._value)
 
 
 class Unread:
