@@ -213,9 +213,17 @@ class TestCircumstances:
         assert computed(one, added(x, 1)).fake_mode is one
         assert computed(other, added(y, 1)).fake_mode is other
 
-    def test_a_fake_mode_can_be_copied(self) -> None:
+    @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+    def test_the_copy_of_a_mode_remembers_nothing(
+        self, copied: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         mode = FakeTensorMode()
         with mode:
             x = torch.ones(2)
         computed(mode, added(x, 1))
-        assert copy.copy(mode).static_shapes == mode.static_shapes
+        another = copied(mode)
+        with another:
+            y = torch.ones(2)
+        targets = counting(monkeypatch)
+        assert computed(another, added(y, 1)).fake_mode is another
+        assert len(targets) == 1

@@ -53,13 +53,17 @@ class CallMemory:
     @classmethod
     def of(cls, fake_mode: FakeTensorMode) -> CallMemory:
         """Return what is remembered under a fake mode, as long as nothing has changed."""
-        # The environment is compared by identity: symbols of two may have one name.
-        now = (fake_mode.shape_env, circumstances(fake_mode))
+        # The mode and its environment are compared by identity: a mode may have been copied, and
+        # symbols of two environments may have one name.
+        now = (fake_mode, fake_mode.shape_env, circumstances(fake_mode))
         known: CallMemory | None = fake_mode.__dict__.get(_MEMORY)
         if known is None or known.circumstances != now:
             known = cls(FakeFactory(fake_mode), now)
             fake_mode.__dict__[_MEMORY] = known
         return known
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """Return nothing: the copy of a mode remembers nothing."""
 
     def key(
         self, target: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
