@@ -159,8 +159,9 @@ class SymbolTracker:
             return
         self.used = True
         self._nodes[result] = deferred
+        expression = result.expr
         if result.term.is_symbol:
-            self._symbols[result.term.expression] = result
+            self._symbols[expression] = result
 
     def lower(self, value: Symbolic) -> Node | int | float | bool:
         """Return what stands for `value` in a node's arguments: a number if it is one.
