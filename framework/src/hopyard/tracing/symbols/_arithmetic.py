@@ -69,14 +69,16 @@ _expression: Final[Callable[[SymNode], Any]] = vars(SymNode)["expr"].fget
 
 
 class Term:
-    """An expression with an example value; numbers that are equal in both share one.
+    """What is remembered of all numbers of one kind, one expression and one example value.
+
+    The expression is that after replacements: a number whose symbols are replaced has another term.
 
     Attributes:
         expression: The expression.
         value: Its value, if it is an integer without symbols.
         is_symbol: Whether it is one symbol.
-        answers: The attributes of results, by operation and other operand, and by what else the
-            operation depends on.
+        answers: The attributes of results, by operation and the other operand's term; of a sum also
+            by how both operands were made, of a remainder by what is known of ranges.
         decisions: What was decided of it, by the default of the question.
     """
 
