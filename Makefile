@@ -36,7 +36,7 @@ test: $(VENV)/.base ## Run every test.
 	$(BIN)/python -m pytest
 
 test-executorch: $(VENV)/.executorch ## Run the tests that need ExecuTorch, which is installed first.
-	$(BIN)/python -m pytest tests/plugins/executorch-delegate tests/unit/passes/test_executorch_passes.py tests/sweep/test_executorch_passes.py
+	$(BIN)/python -m pytest tests/plugins/executorch-delegate tests/unit/passes tests/sweep/test_executorch_passes.py
 
 lint: lint-format lint-style lint-types lint-layers ## Check formatting, style, types and layers.
 
