@@ -28,12 +28,12 @@ def adapted(torch_pass: Callable[..., Any]) -> Callable[..., Any]:
 
         Pass("fuse-permutes", adapted(FusePermutes))
 
-    It may be a subclass of torch's `PassBase`, of `torch._export`'s pass base or of ExecuTorch's
-    `ExportPass`; an instance of one; or a function of a graph module. It is not changed. What such
-    passes leave open is done for them: nodes that were made by hand, or with the metadata of
-    others, get the values that they compute; a pass that edits a graph and returns nothing, or the
-    graph alone, is understood; and whether something changed is found out by comparing, not by
-    asking.
+    It may be a subclass of torch's `PassBase`, of torch's own pass base for exported programs or of
+    ExecuTorch's `ExportPass`; an instance of one; or a function of a graph module. It is not
+    changed. What such passes leave open is done for them: nodes that were made by hand, or with the
+    metadata of others, get the values that they compute; a pass that edits a graph and returns
+    nothing, or the graph alone, is understood; and whether something changed is found out by
+    comparing, not by asking.
 
     Args:
         torch_pass: The pass. The parameters of a class that pipeline text can give are the options
