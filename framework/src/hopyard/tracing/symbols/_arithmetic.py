@@ -26,6 +26,7 @@ from ..._torch.symbolic import (
     is_arithmetic_logged,
     is_decided_statically,
 )
+from ..memory._products import making
 
 Operation = Callable[[Any, Any], Any]
 
@@ -132,8 +133,10 @@ class Arithmetic:
         ):
             node.arithmetic = self
             node.known_at = -1
-            # Last, since another thread may ask the number meanwhile.
-            node.__class__ = RememberingNode
+            with making:
+                # Last, since another thread may ask the number meanwhile.
+                if type(node) is kind:
+                    node.__class__ = RememberingNode
 
     def term(self, expression: sympy.Expr, number: SymNode) -> Term:
         """Return the one object that stands for numbers of an expression and an example value."""
