@@ -52,7 +52,8 @@ class Numbers:
     """The symbolic numbers of one call.
 
     Attributes:
-        given: Those of the operands and among the arguments, in order.
+        given: Those of the operands and among the arguments, in order; plain numbers of operands
+            stand among them.
     """
 
     __slots__ = ("_made", "_planned", "_positions", "given")
@@ -69,7 +70,8 @@ class Numbers:
         if self._positions is None:
             self._positions = {}
             for position, given in enumerate(self.given):
-                self._positions.setdefault(given.node, position)
+                if type(given) is not int:
+                    self._positions.setdefault(given.node, position)
         if self._planned is None:
             self._planned = {}
         passed: list[tuple[int, int]] = []

@@ -21,7 +21,7 @@ from ..._torch.symbolic import SymNode, expression_handlers, wrap_number
 from ...errors import UnsupportedError
 from ..provenance._locations import current_location
 from ._arithmetic import Arithmetic, RememberingNode
-from ._deferred import Computed, Deferred, Query, Reading, Unread
+from ._deferred import Computed, Deferred, Query, Unread
 
 if TYPE_CHECKING:
     from ..provenance._origin import Origin
@@ -94,29 +94,17 @@ class SymbolTracker:
         if not tensor.is_sparse:
             self._track_query(tensor.storage_offset(), OFFSET, node)
 
-    def track_readings(
-        self, values: Sequence[Any], readings: Sequence[Reading], node: Node
-    ) -> None:
-        """Let the numbers of a tensor be read off `node`, unless something stands for them.
-
-        Args:
-            values: The numbers, among them the symbolic ones that are read.
-            readings: How to read those.
-            node: What computes the tensor.
-        """
+    def track_unread(self, numbers: Unread) -> None:
+        """Let the numbers of a tensor be read off its node, unless something stands for them."""
         self.used = True
         known = self._nodes
-        unread: Unread | None = None
-        for position, _, _, symbol in readings:
-            value = values[position]
-            if value.node in known:
-                continue
-            if unread is None:
-                # One object for all: each is one more for the collector to look at.
-                unread = Unread(node, readings, values)
-            known[value.node] = unread
-            if symbol is not None:
-                self._symbols[symbol] = value.node
+        values = numbers.values
+        for position, _, _, symbol in numbers.readings:
+            number = values[position].node
+            if number not in known:
+                known[number] = numbers
+                if symbol is not None:
+                    self._symbols[symbol] = number
 
     def record(
         self, function: Callable[..., Any], args: Sequence[Any], result: Any, *, lazily: bool
