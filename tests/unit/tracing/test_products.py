@@ -17,7 +17,7 @@ from hopyard.tracing.memory import _fakes
 from hopyard.tracing.memory._fakes import FakeFactory
 from hopyard.tracing.memory._numbers import NewNumber
 from hopyard.tracing.memory._products import Products, UnforeseenProductError
-from hopyard.tracing.symbols._arithmetic import Arithmetic, RememberingNode
+from hopyard.tracing.symbols._arithmetic import Arithmetic, RememberingInteger
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_a_number_is_not_adopted_while_it_answers(sizes: tuple[SymInt, ...]) -> 
     products.withdraw(numbers)
     assert type(rows.node) is SymNode
     arithmetic.adopt(rows.node)
-    assert type(rows.node) is RememberingNode
+    assert type(rows.node) is RememberingInteger
 
 
 def test_a_number_that_remembers_answers_and_remembers_again(sizes: tuple[SymInt, ...]) -> None:
@@ -153,4 +153,4 @@ def test_a_number_that_remembers_answers_and_remembers_again(sizes: tuple[SymInt
     # A size that stands twice among the sizes answers for both.
     tensor = make((rows, rows, columns), (columns, columns, 1), columns, is_contiguous=False)
     assert tensor.numel().node is columns.node
-    assert (type(rows.node), type(columns.node)) == (RememberingNode, RememberingNode)
+    assert (type(rows.node), type(columns.node)) == (RememberingInteger, RememberingInteger)

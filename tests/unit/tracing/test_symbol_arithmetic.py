@@ -271,7 +271,7 @@ def test_after_the_capture_numbers_are_torchs(monkeypatch: pytest.MonkeyPatch) -
     assert all(type(result.node) is SymNode for result in results)
     # Another capture of the same symbols adopts them.
     Arithmetic(env).adopt(one.node)
-    assert type((one + 1).node) is RememberingNode
+    assert isinstance((one + 1).node, RememberingNode)
 
 
 def test_numbers_of_other_symbols_are_left_alone() -> None:

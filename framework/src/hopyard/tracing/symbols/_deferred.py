@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import sympy  # type: ignore[import-untyped]
 from torch.fx import Node
@@ -241,6 +241,7 @@ class Unread:
 
     __slots__ = ("readings", "source", "values")
 
+    is_placed: Final = False
     source: Node
     readings: Sequence[Reading]
     values: Sequence[Any]

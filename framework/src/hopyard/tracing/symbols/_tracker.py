@@ -142,11 +142,12 @@ class SymbolTracker:
             return
         deferred = Computed(self, function, (self._bound(left), self._bound(right)), result)
         deferred.place()
-        if type(result) is not RememberingNode or result in self._nodes:
+        nodes = self._nodes
+        if not isinstance(result, RememberingNode) or result in nodes:
             self._track(result, deferred)
             return
         self.used = True
-        self._nodes[result] = deferred
+        nodes[result] = deferred
         expression = result.expr
         if result.term.is_symbol:
             self._symbols[expression] = result
@@ -326,6 +327,8 @@ class SymbolTracker:
         if number.constant is not None:
             return number.constant
         found = self._nodes.get(number)
+        if found is not None and found.is_placed:
+            return found
         if found is None or isinstance(found, Unread):
             value: Any = wrap_number(number)
             found = self._tracked(number) or self._find(value)
