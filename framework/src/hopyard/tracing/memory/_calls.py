@@ -72,15 +72,18 @@ class Operator:
         predictable: Whether its results may be remembered.
         composite: Whether autograd may decompose it.
         listed: Whether it is recorded as what the decomposition table makes of it.
+        indexes: Whether it is given indices, of which those that are masks tell by their data how
+            large the result is.
     """
 
-    __slots__ = ("composite", "listed", "overload", "predictable")
+    __slots__ = ("composite", "indexes", "listed", "overload", "predictable")
 
     def __init__(self, overload: OpOverload, decompositions: Container[OpOverload]) -> None:
         self.overload = overload
         self.predictable = is_predictable(overload)
         self.composite = self.predictable and is_composite(overload)
         self.listed = overload in decompositions
+        self.indexes = overload is aten.index.Tensor
 
 
 class Operators:
@@ -167,7 +170,7 @@ class _Calls:
             if values is None:
                 return None
             keywords = dict(zip(kwargs, values, strict=True))
-        if func is aten.index.Tensor and any(t.dtype in _MASK_TYPES for t in operands[1:]):
+        if operator.indexes and any(t.dtype in _MASK_TYPES for t in operands[1:]):
             return None
         if passed or numbers:
             numbers += passed

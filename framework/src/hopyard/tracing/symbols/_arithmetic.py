@@ -278,6 +278,8 @@ class RememberingInteger(RememberingNode):
 class RememberingTruth(RememberingNode):
     """One that is a truth value."""
 
+    is_bool = staticmethod(functools.partial(bool, True))
+
 
 _KINDS: Final[dict[type, type[RememberingNode]]] = {
     int: RememberingInteger,
@@ -286,9 +288,7 @@ _KINDS: Final[dict[type, type[RememberingNode]]] = {
 _REMEMBERING: Final = frozenset((RememberingNode, *_KINDS.values()))
 
 
-def _remembered(
-    name: str, function: Operation, kind: type[RememberingNode]
-) -> Callable[..., Any]:
+def _remembered(name: str, function: Operation, kind: type[RememberingNode]) -> Callable[..., Any]:
     """Return the method that remembers what the base's method of that name computes.
 
     A program asks dozens of questions of sizes on the way to one tensor: `make bench-trace` shows
