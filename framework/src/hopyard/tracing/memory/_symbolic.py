@@ -110,14 +110,15 @@ class SymbolicMetadata(Unread):
 
         Each operand of each operator is asked: `make bench-trace` shows what it costs.
         """
-        numbers: list[Any] = [*tensor.shape, *tensor.stride(), tensor.storage_offset()]
-        if tensor.dtype is not self.dtype or len(numbers) != len(self.values) - 1:
+        values = self.values
+        numbers = (*tensor.shape, *tensor.stride(), tensor.storage_offset())
+        if tensor.dtype is not self.dtype or len(numbers) != len(values) - 1:
             return False
-        for number, known in zip(numbers, self.values, strict=False):
-            if type(number) is SymInt:
-                if type(known) is not SymInt or number.node is not known.node:
+        for number, known in zip(numbers, values, strict=False):
+            if type(number) is not SymInt:
+                if number is not known and (type(known) is SymInt or number != known):
                     return False
-            elif type(known) is SymInt or number != known:
+            elif type(known) is not SymInt or number.node is not known.node:
                 return False
         return True
 

@@ -236,36 +236,45 @@ class RememberingNode(SymNode):
         """Return the truth value, and let the program depend on it or check it when it runs."""
         if self.shape_env.prefer_deferred_runtime_asserts_over_guards:
             return super().expect_true(file, line)
-        if self.known_at != self.shape_env._replacements_version_counter:
-            self.look_up()
         # The base asks by `guard_bool` if all sizes have example values.
-        known = self.term.decisions.get(None)
+        known = self.decided(None)
         return super().expect_true(file, line) if known is None else known
 
     def _decide(
         self, default: bool | None, usual: Callable[[str, int], bool], file: str, line: int
     ) -> bool:
-        """Decide as the base does, which adds a guard the first time and no other later.
+        known = self.decided(default)
+        if known is None:
+            term = self.term
+            known = usual(file, line)
+            self.remember_decision(term, default, known)
+        return known
 
-        That holds for conditions on nothing but sizes with example values. Asked in another way,
-        the base may add the same guard again. While guards are suppressed it adds none, so what it
-        says then is not remembered.
-        """
+    def decided(self, default: bool | None) -> bool | None:
+        """Return what was decided of the number; None if nothing was, asked with this default."""
         if self.known_at != self.shape_env._replacements_version_counter:
             self.look_up()
-        term = self.term
-        known = term.decisions.get(default)
-        if known is not None:
-            return known
-        known = usual(file, line)
+        return self.term.decisions.get(default)
+
+    def remember_decision(self, term: Term, default: bool | None, decision: bool) -> None:
+        """Remember what the base has decided, if it would decide so again and do nothing else.
+
+        It adds a guard the first time and no other later, which holds for conditions on nothing but
+        sizes with example values. Asked in another way, it may add the same guard again. While
+        guards are suppressed it adds none, so what it says then is not remembered.
+
+        Args:
+            term: What the number was before: a decision may replace symbols.
+            default: What is to be decided if nobody can tell.
+            decision: What it has decided.
+        """
         if (
             self._hint is not None
             and not self.arithmetic.is_over
             and not self.shape_env._suppress_guards_tls()
             and not free_unbacked_symbols(term.expression)
         ):
-            term.decisions[default] = known
-        return known
+            term.decisions[default] = decision
 
 
 class RememberingInteger(RememberingNode):
