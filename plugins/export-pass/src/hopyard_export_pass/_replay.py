@@ -60,6 +60,8 @@ if TYPE_CHECKING:
 _UNKNOWN: Final = object()
 """Stands for the value of a node that no stamp tells."""
 
+_new = ProxyValue.__new__
+
 
 class Replay:
     """The graph that a pass makes from one graph.
@@ -335,7 +337,8 @@ class Replay:
             self._verbatim += is_kept_metadata(own, node.meta)
         evidence, epoch = self._evidence, self._epoch
         node.__dict__[STAMP] = (node._args, node._kwargs, target, known, evidence, epoch)
-        handle = self.copied = self._values[source] = ProxyValue(known, node)
+        handle = self.copied = self._values[source] = _new(ProxyValue)
+        handle._data, handle._place = known, node
         return handle
 
     def _call_anew(
