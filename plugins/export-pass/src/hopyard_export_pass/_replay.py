@@ -110,6 +110,7 @@ class Replay:
         self._counterparts: dict[Node, Node] = {}
         self._find = self._counterparts.__getitem__
         self._values: dict[Node, Any] = {}
+        self._find_value = self._values.__getitem__
         self._changed: set[Node] = set()
         self._repeating: dict[int, Any] = {}
         self._verbatim = 0
@@ -152,7 +153,7 @@ class Replay:
 
     def arguments(self, node: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return what a callback is given for the arguments of a call; it cannot be changed."""
-        find, keywords = self._values.__getitem__, node._kwargs
+        find, keywords = self._find_value, node._kwargs
         self._args = map_nodes(node._args, find)
         self._kwargs = map_nodes(keywords, find) if keywords else keywords
         return self._args, self._kwargs
@@ -317,8 +318,10 @@ class Replay:
     # How a call becomes a node.
 
     def _copy(self, source: Node, meta: NodeMetadata) -> ProxyValue:
-        find, args, keywords, target = self._find, source._args, source._kwargs, source.target
-        node = self._counterparts[source] = self._append(
+        # A call of `self._append` would look for a method first.
+        append, find = self._append, self._find
+        args, keywords, target = source._args, source._kwargs, source.target
+        node = self._counterparts[source] = append(
             source.name,
             source.op,
             target,
