@@ -1,4 +1,4 @@
-"""Graph modules that generate their code late, and leave their graph as it was."""
+"""Graph modules that generate and compile their code late, and leave their graph as it was."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import nn
 from torch.fx import Graph, GraphModule
 from torch.fx.graph import CodeGen
 
+from hopyard._torch.graphs import LazyGraphModule as TorchLazyGraphModule
+from hopyard._torch.graphs import fx_settings
 from hopyard.replaying import LazyGraphModule
 
 
@@ -65,6 +67,75 @@ def test_the_look_up_table_is_as_it_was(generate) -> None:
     assert not module.graph.find_nodes(op="call_function", target=torch.relu)
     module.recompile()
     assert module(torch.zeros(1))[1][0].item() == 0.5
+
+
+def test_reading_the_code_does_not_compile_it(monkeypatch) -> None:
+    compiled: list[str] = []
+    compiling = torch.fx.graph_module._forward_from_src
+
+    def compile_source(src, *args):
+        compiled.append(src)
+        return compiling(src, *args)
+
+    monkeypatch.setattr(torch.fx.graph_module, "_forward_from_src", compile_source)
+    module = LazyGraphModule(nn.Module(), graph())
+    read = module.code
+    assert not compiled
+    module(torch.ones(1))
+    module(torch.ones(1))
+    assert compiled == [read]
+    assert module.code is read
+
+
+def edit(module: GraphModule) -> None:
+    """Let a module subtract what it has added."""
+    (node,) = module.graph.find_nodes(op="call_function", target=torch.add)
+    node.target = torch.sub
+
+
+as_in_torch = pytest.mark.parametrize("kind", [TorchLazyGraphModule, LazyGraphModule])
+
+
+@as_in_torch
+def test_code_that_was_read_is_the_code_that_runs(kind) -> None:
+    module = kind(nn.Module(), graph())
+    read = module.code
+    edit(module)
+    assert module.code == read
+    assert module(torch.ones(1))[0].item() == 3.0
+    assert module.code == read
+    module.recompile()
+    assert "torch.sub" in module.code
+    assert module(torch.ones(1))[0].item() == -1.0
+
+
+@as_in_torch
+def test_an_edited_graph_is_what_is_pickled(kind) -> None:
+    module = kind(nn.Module(), graph())
+    read = module.code
+    edit(module)
+    loaded = pickle.loads(pickle.dumps(module))
+    assert loaded(torch.ones(1))[0].item() == -1.0
+    assert "torch.sub" in module.code != read
+
+
+@as_in_torch
+def test_modules_of_one_class_have_code_of_their_own(kind) -> None:
+    one, other = (kind(nn.Module(), graph()) for _ in range(2))
+    edit(other)
+    assert "torch.add" in one.code
+    assert "torch.sub" in other.code
+    assert "torch.add" in copy.deepcopy(one).code
+    assert one(torch.ones(1))[0].item() == 3.0
+    assert other(torch.ones(1))[0].item() == -1.0
+
+
+def test_the_profiler_finds_its_marks() -> None:
+    with fx_settings.patch(enrich_profiler_metadata=True):
+        module = LazyGraphModule(nn.Module(), graph())
+        assert module.code == GraphModule(nn.Module(), graph()).code
+        assert "PLACEHOLDER" not in module.code
+        assert module(torch.ones(1))[0].item() == 3.0
 
 
 class Looking(CodeGen):
