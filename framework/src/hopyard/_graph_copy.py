@@ -8,8 +8,9 @@ from torch.fx import Graph, GraphModule, Node
 from torch.nn import Module
 
 from ._graph_writer import GraphWriter
+from ._lazy_code import LazyGraphModule
 from ._stamps import carry_stamp
-from ._torch.graphs import LazyGraphModule
+from ._torch.graphs import LazyGraphModule as TorchLazyGraphModule
 
 
 def copy_graph_module(graph_module: GraphModule) -> GraphModule:
@@ -26,7 +27,7 @@ def _copy(graph_module: GraphModule, copied: dict[int, GraphModule]) -> GraphMod
     graph = _copy_graph(graph_module.graph)
     root = _shallow_root(graph_module, copied)
     # A copy of a graph whose code is generated when it is first needed is such a graph.
-    kind = LazyGraphModule if isinstance(graph_module, LazyGraphModule) else GraphModule
+    kind = LazyGraphModule if isinstance(graph_module, TorchLazyGraphModule) else GraphModule
     result = kind(root, graph, type(graph_module).__name__)
     result.meta = dict(graph_module.meta)
     return result

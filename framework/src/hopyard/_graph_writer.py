@@ -27,7 +27,7 @@ class GraphWriter:
         graph: The graph under construction. fx's own ways to add nodes work as well.
     """
 
-    __slots__ = ("_calls", "_insert", "_names", "_table", "graph")
+    __slots__ = ("_insert", "_names", "_rows", "_table", "_targets", "graph")
 
     def __init__(self, source: Graph) -> None:
         graph = self.graph = Graph()
@@ -36,9 +36,10 @@ class GraphWriter:
         namespace._used_names.update([node.name for node in source.nodes])
         self._names = namespace._obj_to_name
         self._table = graph._find_nodes_lookup_table.table
-        # The rows of the table by the identity of their targets, which are kept alive: to hash an
-        # operator takes longer.
-        self._calls: dict[int, tuple[Any, dict[Node, None]]] = {}
+        # The rows of the table by operation or, for calls, by the identity of their targets, which
+        # are kept alive: to hash an operator takes longer.
+        self._rows: dict[int | str, dict[Node, None]] = {}
+        self._targets: list[Any] = []
         self._insert = graph._root._prepend
 
     def append(
@@ -60,14 +61,12 @@ class GraphWriter:
         _initialize(node, graph, name, op, target, type_expr)
         node._update_args_kwargs(args, kwargs or _NO_KEYWORDS)
         self._names[node] = name
-        self._insert(node)
-        if op == "call_function":
-            row = self._calls.get(id(target))
-            if row is None:
-                row = self._calls[id(target)] = (target, self._table[op, target])
-            row[1][node] = None
-        else:
-            self._table[op, None][node] = None
+        insert = self._insert
+        insert(node)
+        row = self._rows.get(id(target) if op == "call_function" else op)
+        if row is None:
+            row = self._row(op, target)
+        row[node] = None
         graph._len += 1
         return node
 
@@ -94,3 +93,12 @@ class GraphWriter:
         """Return a name that is taken from now on."""
         graph = self.graph
         return str(graph._graph_namespace.create_name(graph._target_to_str(base), None))
+
+    def _row(self, op: str, target: Any) -> dict[Node, None]:
+        """Return the row of the look-up table, and remember it."""
+        if op != "call_function":
+            row = self._rows[op] = self._table[op, None]
+        else:
+            row = self._rows[id(target)] = self._table[op, target]
+            self._targets.append(target)
+        return row

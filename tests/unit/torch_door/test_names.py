@@ -628,6 +628,14 @@ def chain() -> fx.GraphModule:
     return fx.symbolic_trace(Chain())
 
 
+@check("graphs.fx_settings")
+def _settings_of_fx() -> None:
+    made = fx.GraphModule(nn.Module(), chain().graph)
+    with graphs.fx_settings.patch(enrich_profiler_metadata=True):
+        made.recompile()
+    assert "_RecordFunctionFast" in made.code
+
+
 @check("graphs.LazyGraphModule", "graphs.make_graph_module")
 def _graph_modules() -> None:
     traced = chain()

@@ -9,6 +9,7 @@ be computed again, :class:`Computation` computes the others as nothing around th
 from __future__ import annotations
 
 from .._graph_writer import GraphWriter as GraphWriter
+from .._lazy_code import LazyGraphModule as LazyGraphModule
 from .._stamps import NEVER as NEVER
 from .._stamps import STAMP as STAMP
 from .._stamps import Epoch as Epoch
@@ -21,7 +22,6 @@ from .._stamps import stamp_node as stamp_node
 from .._stamps import stamp_of as stamp_of
 from .._torch.fake import FakeTensor as FakeTensor
 from .._torch.fake import FakeTensorMode as FakeTensorMode
-from .._torch.graphs import LazyGraphModule as LazyGraphModule
 from .._torch.graphs import TorchPassResult as TorchPassResult
 from .._torch.graphs import map_nodes as map_nodes
 from .._torch.provenance import COPIED_KEYS as COPIED_KEYS
@@ -38,6 +38,7 @@ __all__ = [
     "Computation",
     "Epoch",
     "GraphWriter",
+    "LazyGraphModule",
     "Stamp",
     "carry_stamp",
     "describe_value",
@@ -53,5 +54,4 @@ __all__ = [
     "stamp_of",
 ]
 # What is torch's is here for plugins too, and documented there: FakeTensor, FakeTensorMode,
-# LazyGraphModule, TorchPassResult, map_nodes. ATOMS, STAMP, NEVER and COPIED_KEYS are for whoever
-# must be fast.
+# TorchPassResult, map_nodes. ATOMS, STAMP, NEVER and COPIED_KEYS are for whoever must be fast.

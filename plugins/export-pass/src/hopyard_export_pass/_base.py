@@ -374,6 +374,7 @@ class ExportPass:
         """Give each node to its callback. Measured by `make bench-passes`."""
         begin, end, arguments = replay.begin, replay.end, replay.arguments
         new = NodeMetadata.__new__
+        is_operator, is_getitem = Callback.OPERATOR, Callback.GETITEM
         callbacks: dict[int, Callback | None] = {}
         for node in graph_module.graph.nodes:
             begin(node)
@@ -387,9 +388,9 @@ class ExportPass:
                 if known is _UNSEEN:
                     known = callbacks[id(target)] = callback_for(target)
                 args, kwargs = arguments(node)
-                if known is Callback.OPERATOR:
+                if known is is_operator:
                     result = self.call_operator(target, args, kwargs, meta)
-                elif known is Callback.GETITEM:
+                elif known is is_getitem:
                     result = self.call_getitem(args[0], args[1], meta)
                 else:
                     result = self._call(node, known, args, kwargs, meta)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import torch
 from torch import SymBool, SymFloat, SymInt, Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 
-from hopyard.replaying import ATOMS, FakeTensor, is_same_value
+from hopyard.replaying import ATOMS, STAMP, FakeTensor, is_same_value
 
 from ._values import RECOMPUTED
 
@@ -45,6 +46,20 @@ def describe(value: Any, names: dict[str, str] | None = None) -> Any:
 def is_described(recorded: Any, value: Any) -> bool:
     """Say whether metadata that records one value describes another one."""
     return is_same_value(recorded, value) or describe(recorded) == describe(value)
+
+
+def is_fitting(value: Tensor, val: Any) -> bool:
+    """Say whether a tensor still is what its fake value says."""
+    return bool(
+        isinstance(val, FakeTensor)
+        and not val._has_symbolic_sizes_strides
+        and value.layout == val.layout
+        and value.shape == val.shape
+        and value.dtype == val.dtype
+        and value.device == val.device
+        and (value.layout != torch.strided or value.stride() == val.stride())
+        and value.requires_grad == val.requires_grad
+    )
 
 
 def _numbers(values: Any, names: dict[str, str] | None) -> tuple[Any, ...]:
@@ -107,6 +122,20 @@ def same_graph(before: GraphModule, after: GraphModule) -> bool:
         and (one.op != "get_attr" or _same_attribute(before, one, after, other))
         for one, other in pairs
     )
+
+
+def are_untouched(made: Graph, source: Graph) -> bool:
+    """Say whether copies of nodes still are what they were when they were made."""
+    for node, original in zip(made.nodes, source.nodes, strict=True):
+        stamp = node.__dict__.get(STAMP)
+        meta, known = node.meta, original.meta
+        if (
+            (stamp is None or stamp[0] is not node._args or stamp[1] is not node._kwargs)
+            or len(meta) != len(known)
+            or not all(map(operator.is_, meta.values(), known.values()))
+        ):
+            return False
+    return True
 
 
 def is_same_argument(left: Any, right: Any, corresponds: Callable[[Any, Any], bool]) -> bool:

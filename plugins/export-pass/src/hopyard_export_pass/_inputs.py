@@ -39,8 +39,8 @@ def fake_mode_of(graph_module: GraphModule, inputs: list[Any], stage: str) -> Fa
     Raises:
         ReplayError: Inputs are of several fake modes.
     """
-    tensors = [leaf for leaf in leaves_of(inputs) if isinstance(leaf, Tensor)]
-    modes = {id(leaf.fake_mode): leaf.fake_mode for leaf in tensors if isinstance(leaf, FakeTensor)}
+    leaves = leaves_of(inputs)
+    modes = {leaf.fake_mode for leaf in leaves if isinstance(leaf, FakeTensor)}
     if len(modes) > 1:
         placeholders = graph_module.graph.find_nodes(op="placeholder")
         raise at_node(
@@ -49,9 +49,9 @@ def fake_mode_of(graph_module: GraphModule, inputs: list[Any], stage: str) -> Fa
             stage,
             hint="make all inputs with one FakeTensorMode",
         )
-    for mode in modes.values():
+    for mode in modes:
         return mode
-    if tensors:
+    if any(isinstance(leaf, Tensor) for leaf in leaves):
         return None
     return _recorded_mode(graph_module) or fake_mode_for(())
 

@@ -12,7 +12,6 @@ import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
@@ -37,8 +36,10 @@ from hopyard.replaying import (
 )
 
 from ._compare import (
+    are_untouched,
     attribute,
     is_described,
+    is_fitting,
     is_kept_metadata,
     is_same_argument,
     same_graph,
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
 
 _UNKNOWN: Final = object()
 """Stands for the value of a node that no stamp tells."""
+
+_new = ProxyValue.__new__
 
 
 class Replay:
@@ -108,6 +111,7 @@ class Replay:
         self._counterparts: dict[Node, Node] = {}
         self._find = self._counterparts.__getitem__
         self._values: dict[Node, Any] = {}
+        self._find_value = self._values.__getitem__
         self._changed: set[Node] = set()
         self._repeating: dict[int, Any] = {}
         self._verbatim = 0
@@ -150,7 +154,7 @@ class Replay:
 
     def arguments(self, node: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return what a callback is given for the arguments of a call; it cannot be changed."""
-        find, keywords = self._values.__getitem__, node._kwargs
+        find, keywords = self._find_value, node._kwargs
         self._args = map_nodes(node._args, find)
         self._kwargs = map_nodes(keywords, find) if keywords else keywords
         return self._args, self._kwargs
@@ -257,7 +261,7 @@ class Replay:
         if not isinstance(value, Tensor):
             return
         stamp = stamp_of(source) if self._copyable else None
-        if stamp is None or stamp.target is not value or not _fits(value, stamp.val):
+        if stamp is None or stamp.target is not value or not is_fitting(value, stamp.val):
             self._describe(node, value)
             if is_same_value(node.meta["val"], self._known):
                 node.meta["val"] = self._known
@@ -308,15 +312,17 @@ class Replay:
         is_verbatim = (
             self._verbatim == len(self._source.graph.nodes) == len(tracer.graph.nodes)
             and not self._bodies
-            and (not is_exposed or _are_untouched(tracer.graph, self._source.graph))
+            and (not is_exposed or are_untouched(tracer.graph, self._source.graph))
         )
         return made, not is_verbatim and not same_graph(self._source, made)
 
     # How a call becomes a node.
 
     def _copy(self, source: Node, meta: NodeMetadata) -> ProxyValue:
-        find, args, keywords, target = self._find, source._args, source._kwargs, source.target
-        node = self._counterparts[source] = self._append(
+        # A call of `self._append` would look for a method first.
+        append, find = self._append, self._find
+        args, keywords, target = source._args, source._kwargs, source.target
+        node = self._counterparts[source] = append(
             source.name,
             source.op,
             target,
@@ -335,7 +341,8 @@ class Replay:
             self._verbatim += is_kept_metadata(own, node.meta)
         evidence, epoch = self._evidence, self._epoch
         node.__dict__[STAMP] = (node._args, node._kwargs, target, known, evidence, epoch)
-        handle = self.copied = self._values[source] = ProxyValue(known, node)
+        handle = self.copied = self._values[source] = _new(ProxyValue)
+        handle._data, handle._place = known, node
         return handle
 
     def _call_anew(
@@ -503,20 +510,6 @@ def _are_of_their_nodes(arguments: Any) -> bool:
     return True
 
 
-def _are_untouched(made: Graph, source: Graph) -> bool:
-    """Say whether copies of nodes still are what they were when they were made."""
-    for node, original in zip(made.nodes, source.nodes, strict=True):
-        stamp = node.__dict__.get(STAMP)
-        meta, known = node.meta, original.meta
-        if (
-            (stamp is None or stamp[0] is not node._args or stamp[1] is not node._kwargs)
-            or len(meta) != len(known)
-            or not all(map(operator.is_, meta.values(), known.values()))
-        ):
-            return False
-    return True
-
-
 def _take_over(keys: Iterable[str], source: Mapping[str, Any], target: dict[str, Any]) -> None:
     """Make entries what they are in `source`."""
     for key in keys:
@@ -524,20 +517,6 @@ def _take_over(keys: Iterable[str], source: Mapping[str, Any], target: dict[str,
             target[key] = source[key]
         else:
             target.pop(key, None)
-
-
-def _fits(value: Tensor, val: Any) -> bool:
-    """Say whether a tensor still is what its fake value says."""
-    return bool(
-        isinstance(val, FakeTensor)
-        and not val._has_symbolic_sizes_strides
-        and value.layout == val.layout
-        and value.shape == val.shape
-        and value.dtype == val.dtype
-        and value.device == val.device
-        and (value.layout != torch.strided or value.stride() == val.stride())
-        and value.requires_grad == val.requires_grad
-    )
 
 
 def _is_metadata(value: Any) -> bool:

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node, Proxy
 from torch.nn import Module
 
+from ..._lazy_code import LazyGraphModule
 from ..._torch.dispatch import OpOverload
-from ..._torch.graphs import LazyGraphModule
 from ..._torch.objects import BackwardState
 from ..._torch.proxies import are_slots_kept
 from ..._torch.pytree import tree_leaves, tree_map_only
