@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import SymInt
 from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.sym_node import SymNode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from hopyard.tracing import make_fx
@@ -16,6 +17,7 @@ from hopyard.tracing.memory import _fakes
 from hopyard.tracing.memory._fakes import FakeFactory
 from hopyard.tracing.memory._numbers import NewNumber
 from hopyard.tracing.memory._products import Products, UnforeseenProductError
+from hopyard.tracing.symbols._arithmetic import Arithmetic, RememberingInteger
 
 
 @pytest.fixture
@@ -32,8 +34,9 @@ def make(sizes: Any, stride: Any, elements: Any, *, is_contiguous: bool) -> torc
         return fakes.symbolic(numbers, products, 4, torch.float32, torch.device("cpu"))
 
 
-def attributes(sizes: Any) -> list[list[str]]:
-    return [sorted(vars(size.node)) for size in sizes if isinstance(size, SymInt)]
+def attributes(sizes: Any) -> list[tuple[type, list[str]]]:
+    nodes = [size.node for size in sizes if isinstance(size, SymInt)]
+    return [(type(node), sorted(vars(node))) for node in nodes]
 
 
 @pytest.mark.parametrize("is_contiguous", [True, False])
@@ -102,6 +105,7 @@ def test_a_new_number_multiplies_whatever_its_example_does_meanwhile(
     made = NewNumber(0, sizes[0]).make()
     products.withdraw(numbers)
     assert made.node is not sizes[0].node
+    assert type(made.node) is type(sizes[0].node)
     assert (made * sizes[1]).node.expr == (sizes[0] * sizes[1]).node.expr
 
 
@@ -125,3 +129,28 @@ def test_for_other_threads_numbers_multiply_as_ever(sizes: tuple[SymInt, ...]) -
     products.withdraw(numbers)
     ((product, largest, double),) = answers
     assert (product.node.hint, largest.node.hint, double.node.hint) == (30, 5, 10)
+
+
+def test_a_number_is_not_adopted_while_it_answers(sizes: tuple[SymInt, ...]) -> None:
+    rows = sizes[0]
+    numbers = (rows, 1, 0, rows)
+    products = Products(numbers, 1, is_contiguous=False)
+    arithmetic = Arithmetic(rows.node.shape_env)
+    products.announce(numbers)
+    arithmetic.adopt(rows.node)
+    assert rows.node.mul(rows.node) is rows.node
+    products.withdraw(numbers)
+    assert type(rows.node) is SymNode
+    arithmetic.adopt(rows.node)
+    assert type(rows.node) is RememberingInteger
+
+
+def test_a_number_that_remembers_answers_and_remembers_again(sizes: tuple[SymInt, ...]) -> None:
+    rows, columns, _ = sizes
+    arithmetic = Arithmetic(rows.node.shape_env)
+    for each in (rows, columns):
+        arithmetic.adopt(each.node)
+    # A size that stands twice among the sizes answers for both.
+    tensor = make((rows, rows, columns), (columns, columns, 1), columns, is_contiguous=False)
+    assert tensor.numel().node is columns.node
+    assert (type(rows.node), type(columns.node)) == (RememberingInteger, RememberingInteger)

@@ -16,11 +16,12 @@ from torch._dynamo.source import ConstantSource
 from torch.fx.experimental import sym_node
 from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
 from torch.fx.experimental.sym_node import SymNode
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.fx.experimental.symbolic_shapes import ShapeEnv, guard_or_false, guard_or_true
 
 import hopyard
 from hopyard.testing import assert_same_graph
 from hopyard.tracing.symbols._arithmetic import Arithmetic, RememberingNode
+from hopyard.tracing.symbols._refusals import undecidable_reported
 
 SIZES = (6, 7, 12)
 
@@ -159,6 +160,31 @@ def test_a_decision_is_asked_once(decide: str, monkeypatch: pytest.MonkeyPatch) 
     assert [str(guard.expr) for guard in env.guards] == [str(conditions[0].node.expr)]
 
 
+@pytest.mark.parametrize("decide", [bool, guard_or_false, guard_or_true])
+def test_a_function_that_decides_in_a_capture_asks_once(
+    decide: Callable[[Any], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    evaluate = ShapeEnv.evaluate_expr
+    monkeypatch.setattr(
+        ShapeEnv,
+        "evaluate_expr",
+        lambda self, *args, **kwargs: seen.append(args) or evaluate(self, *args, **kwargs),
+    )
+    env = ShapeEnv()
+    _, (one, other, _) = remembering(env)
+    with undecidable_reported(env, seen.append):
+        with env.suppress_guards():
+            assert decide(one < other) is True
+        assert not env.guards
+        assert [decide(one < other) for _ in range(3)] == [True] * 3
+        # Once without a guard and once with one.
+        assert len(seen) == len(env.guards) + 1 == 2
+        # Another number of that expression, asked in another way.
+        assert (one < other).node.guard_or_true("", 0)
+        assert len(seen) == (2 if decide is guard_or_true else 3)
+
+
 def test_how_it_was_asked_is_part_of_a_decision() -> None:
     def guards(number: SymInt) -> list[str]:
         condition = 64 * (number // 4) != 0
@@ -271,7 +297,7 @@ def test_after_the_capture_numbers_are_torchs(monkeypatch: pytest.MonkeyPatch) -
     assert all(type(result.node) is SymNode for result in results)
     # Another capture of the same symbols adopts them.
     Arithmetic(env).adopt(one.node)
-    assert type((one + 1).node) is RememberingNode
+    assert isinstance((one + 1).node, RememberingNode)
 
 
 def test_numbers_of_other_symbols_are_left_alone() -> None:

@@ -72,15 +72,18 @@ class Operator:
         predictable: Whether its results may be remembered.
         composite: Whether autograd may decompose it.
         listed: Whether it is recorded as what the decomposition table makes of it.
+        indexes: Whether it is given indices, of which those that are masks tell by their data how
+            large the result is.
     """
 
-    __slots__ = ("composite", "listed", "overload", "predictable")
+    __slots__ = ("composite", "indexes", "listed", "overload", "predictable")
 
     def __init__(self, overload: OpOverload, decompositions: Container[OpOverload]) -> None:
         self.overload = overload
         self.predictable = is_predictable(overload)
         self.composite = self.predictable and is_composite(overload)
         self.listed = overload in decompositions
+        self.indexes = overload is aten.index.Tensor
 
 
 class Operators:
@@ -107,7 +110,8 @@ class Call(NamedTuple):
         args: The positional arguments as a node holds them.
         kwargs: The keyword arguments as a node holds them.
         operands: The tensors among all arguments, in order.
-        numbers: The symbolic numbers of the operands and among the arguments, in order.
+        numbers: The numbers of operands with symbolic sizes and the symbolic ones among the
+            arguments, in order.
         passed: Whether there are symbolic numbers among the arguments, which nodes do not stand for
             before the call is recorded.
     """
@@ -166,7 +170,7 @@ class _Calls:
             if values is None:
                 return None
             keywords = dict(zip(kwargs, values, strict=True))
-        if func is aten.index.Tensor and any(t.dtype in _MASK_TYPES for t in operands[1:]):
+        if operator.indexes and any(t.dtype in _MASK_TYPES for t in operands[1:]):
             return None
         if passed or numbers:
             numbers += passed
@@ -174,7 +178,8 @@ class _Calls:
             if passed or len(operands) > 1:
                 # The look of one operand tells that of its own numbers.
                 first: dict[Any, int] = {}
-                key.append(tuple([first.setdefault(each.node, len(first)) for each in numbers]))
+                symbolic = [each.node for each in numbers if type(each) is not int]
+                key.append(tuple([first.setdefault(each, len(first)) for each in symbolic]))
         # As `Call(...)` does, at half the cost.
         made = (operator, tuple(key), tuple(lowered), keywords, operands, numbers, bool(passed))
         return tuple.__new__(Call, made)
@@ -355,11 +360,13 @@ class FakeCalls(_Calls):
             if metadata is None:
                 return None
         if type(metadata) is SymbolicMetadata:
-            assert self._looks is not None
-            self._looks.refresh(metadata)
+            looks = self._looks
+            assert looks is not None
+            if metadata.version != looks.shape_env._replacements_version_counter:
+                looks.look_up(metadata)
             key.append(metadata.look)
             key.append(tensor.is_inference())
-            numbers += metadata.numbers
+            numbers += metadata.values
         else:
             key.append(metadata)
         key.append(tensor.requires_grad)

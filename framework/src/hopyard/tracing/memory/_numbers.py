@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import SymInt
 
 from ..._torch.symbolic import SymNode
-from ._products import ANSWERED
+from ._products import usual_kind
 
 
 class NewNumber:
@@ -22,10 +22,9 @@ class NewNumber:
 
     def __init__(self, key: int, example: SymInt) -> None:
         self.key = key
-        self._kind: type[SymNode] = type(example.node)
         # On another thread it may be answering for torch right now.
-        attributes = example.node.__dict__.copy()
-        self._state = {key: value for key, value in attributes.items() if key not in ANSWERED}
+        self._kind = usual_kind(example.node)
+        self._state = example.node.__dict__.copy()
 
     def make(self) -> SymInt:
         """Return another number of the same expression and hint."""
@@ -53,7 +52,8 @@ class Numbers:
     """The symbolic numbers of one call.
 
     Attributes:
-        given: Those of the operands and among the arguments, in order.
+        given: Those of the operands and among the arguments, in order; plain numbers of operands
+            stand among them.
     """
 
     __slots__ = ("_made", "_planned", "_positions", "given")
@@ -70,7 +70,8 @@ class Numbers:
         if self._positions is None:
             self._positions = {}
             for position, given in enumerate(self.given):
-                self._positions.setdefault(given.node, position)
+                if type(given) is not int:
+                    self._positions.setdefault(given.node, position)
         if self._planned is None:
             self._planned = {}
         passed: list[tuple[int, int]] = []

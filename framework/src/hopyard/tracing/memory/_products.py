@@ -2,12 +2,11 @@
 
 A new tensor with symbolic sizes computes its strides and its number of elements, a multiplication
 at a time, and each calls Python code that multiplies expressions. A recipe knows the results. torch
-asks the numbers themselves to multiply, so they are made to answer for a moment.
+asks the numbers themselves to multiply, so they become numbers that answer for a moment.
 """
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Sequence
 from typing import Any, Final
@@ -16,11 +15,16 @@ from torch import SymInt
 
 from ..._torch.symbolic import SymNode
 
-ANSWERED: Final = frozenset(("mul", "sym_max", "wrap_int", "maybe_as_int"))
-"""What numbers answer by themselves while a tensor is made of them."""
+making: Final = threading.RLock()
+"""Held while a tensor is made: captures on several threads can have numbers in common."""
 
-# One tensor at a time: captures on several threads can have symbols in common.
-_making: Final = threading.RLock()
+
+class _Answers(threading.local):
+    left: list[SymNode | None] | None = None
+    """The answers that torch has not asked for yet; None on threads that make no tensor."""
+
+
+_answers: Final = _Answers()
 
 
 class UnforeseenProductError(Exception):
@@ -55,7 +59,7 @@ class Products:
         steps = [sizes[0]] * (rank - sizes[0] - 1) if sizes else []
         self._answers = (2 * rank + 1, *steps, *strides)
 
-    def announce(self, numbers: Sequence[Any]) -> list[Any]:
+    def announce(self, numbers: Sequence[Any]) -> list[SymNode | None]:
         """Let torch find the numbers of the tensor that is made next.
 
         The thread that makes it runs no code of others until the numbers are withdrawn. For other
@@ -66,35 +70,15 @@ class Products:
             did not multiply as foreseen. If it asks for more than there are, the making raises
             :class:`UnforeseenProductError`.
         """
-        asked = self._asked
-        if not asked:
+        if not self._asked:
             return []
         answers = [getattr(numbers[index], "node", None) for index in self._answers]
-        anyone: SymNode = numbers[asked[0]].node
-        thread = threading.get_ident()
-
-        def multiply(node: SymNode, other: SymNode) -> Any:
-            if threading.get_ident() != thread:
-                return type(node).mul(node, other)
-            answer = answers.pop() if answers else None
-            if answer is None:
-                raise UnforeseenProductError
-            return answer
-
-        def stay(name: str, node: SymNode, other: Any) -> Any:
-            if threading.get_ident() != thread:
-                return getattr(type(node), name)(node, other)
-            # Whoever comes out of a comparison with one, or stands for a number, only multiplies.
-            return anyone
-
-        _making.acquire()
-        for index in asked:
+        making.acquire()
+        _answers.left = answers
+        for index in self._asked:
             node = numbers[index].node
-            attributes = node.__dict__
-            attributes["mul"] = functools.partial(multiply, node)
-            attributes["sym_max"] = functools.partial(stay, "sym_max", node)
-            attributes["wrap_int"] = functools.partial(stay, "wrap_int", node)
-            attributes["maybe_as_int"] = _no_number
+            kind = type(node)
+            node.__class__ = _answering_kinds.get(kind) or _answering(kind)
         return answers
 
     def withdraw(self, numbers: Sequence[Any]) -> None:
@@ -102,12 +86,48 @@ class Products:
         if not self._asked:
             return
         for index in self._asked:
-            attributes = numbers[index].node.__dict__
-            if "mul" in attributes:
-                del attributes["mul"], attributes["sym_max"], attributes["wrap_int"]
-                del attributes["maybe_as_int"]
-        _making.release()
+            node = numbers[index].node
+            node.__class__ = usual_kind(node)
+        _answers.left = None
+        making.release()
 
 
-def _no_number() -> None:
-    """Return what an expression with symbols says when it is asked for its value."""
+def usual_kind(node: SymNode) -> type[SymNode]:
+    """Return the class that a number has when it does not answer for torch."""
+    kind = type(node)
+    return _usual_kinds.get(kind, kind)
+
+
+_answering_kinds: Final[dict[type[SymNode], type[SymNode]]] = {}
+_usual_kinds: Final[dict[type[SymNode], type[SymNode]]] = {}
+
+
+def _answering(kind: type[SymNode]) -> type[SymNode]:
+    """Return the class of answering numbers for a class of numbers."""
+
+    class Answering(kind):  # type: ignore[misc, valid-type]
+        def mul(self, other: SymNode) -> Any:
+            left = _answers.left
+            if left is None:
+                return kind.mul(self, other)
+            answer = left.pop() if left else None
+            if answer is None:
+                raise UnforeseenProductError
+            return answer
+
+        # Whoever comes out of a comparison with one, or stands for a number, only multiplies.
+
+        def sym_max(self, other: SymNode) -> Any:
+            return kind.sym_max(self, other) if _answers.left is None else self
+
+        def wrap_int(self, num: int) -> Any:
+            return kind.wrap_int(self, num) if _answers.left is None else self
+
+        def maybe_as_int(self) -> int | None:
+            # What an expression with symbols says when it is asked for its value.
+            return None
+
+    # A size may be asked for twice in one tensor.
+    _answering_kinds[kind] = _answering_kinds[Answering] = Answering
+    _usual_kinds[Answering] = kind
+    return Answering

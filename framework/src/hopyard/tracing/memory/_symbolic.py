@@ -14,16 +14,15 @@ passed on, or a new one of a known expression.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import SymInt, Tensor
+from torch.fx import Node
 
 from ..._torch.graphs import TensorMetadata, extract_tensor_metadata
 from ..._torch.symbolic import ShapeEnv, SymNode
-
-if TYPE_CHECKING:
-    pass
+from ..symbols._deferred import Reading, Unread
 
 
 class Look:
@@ -42,10 +41,11 @@ class Look:
         self.memory_format: Any = None
 
 
-class SymbolicMetadata:
+class SymbolicMetadata(Unread):
     """The numbers of one tensor.
 
-    One list holds them all: the collector looks at each object that a node keeps alive.
+    One list holds them all, and one object tells also how they are read off a node: the collector
+    looks at each object that a node keeps alive.
 
     Attributes:
         look: What they are as expressions.
@@ -57,7 +57,7 @@ class SymbolicMetadata:
         nbytes: Size of the storage.
     """
 
-    __slots__ = ("device", "dtype", "look", "nbytes", "values", "version")
+    __slots__ = ("device", "dtype", "look", "nbytes", "version")
 
     def __init__(
         self,
@@ -80,11 +80,19 @@ class SymbolicMetadata:
         values = (*tensor.shape, *tensor.stride(), tensor.storage_offset(), tensor.numel())
         return cls(values, tensor.dtype, tensor.device, tensor.untyped_storage().nbytes())
 
-    @classmethod
-    def like(cls, values: Sequence[Any], known: SymbolicMetadata) -> SymbolicMetadata:
-        """Return the metadata of a tensor of these numbers that looks as another one does."""
-        metadata = cls(values, known.dtype, known.device, known.nbytes)
-        metadata.look, metadata.version = known.look, known.version
+    def like(
+        self, values: Sequence[Any], readings: Sequence[Reading], source: Node
+    ) -> SymbolicMetadata:
+        """Return the metadata of a tensor of these numbers that looks as this one does.
+
+        Args:
+            values: Its numbers.
+            readings: How to read the symbolic ones among them off a node.
+            source: The node.
+        """
+        metadata = SymbolicMetadata(values, self.dtype, self.device, self.nbytes)
+        metadata.look, metadata.version = self.look, self.version
+        metadata.readings, metadata.source = readings, source
         return metadata
 
     @property
@@ -102,14 +110,15 @@ class SymbolicMetadata:
 
         Each operand of each operator is asked: `make bench-trace` shows what it costs.
         """
-        numbers: list[Any] = [*tensor.shape, *tensor.stride(), tensor.storage_offset()]
-        if tensor.dtype is not self.dtype or len(numbers) != len(self.values) - 1:
+        values = self.values
+        numbers = (*tensor.shape, *tensor.stride(), tensor.storage_offset())
+        if tensor.dtype is not self.dtype or len(numbers) != len(values) - 1:
             return False
-        for number, known in zip(numbers, self.values, strict=False):
-            if type(number) is SymInt:
-                if type(known) is not SymInt or number.node is not known.node:
+        for number, known in zip(numbers, values, strict=False):
+            if type(number) is not SymInt:
+                if number is not known and (type(known) is SymInt or number != known):
                     return False
-            elif type(known) is SymInt or number != known:
+            elif type(known) is not SymInt or number.node is not known.node:
                 return False
         return True
 
@@ -145,13 +154,8 @@ class Looks:
         self.look_up(metadata)
         return metadata
 
-    def refresh(self, metadata: SymbolicMetadata) -> None:
-        """Look again if symbols have been replaced since."""
-        if metadata.version != self.shape_env._replacements_version_counter:
-            self.look_up(metadata)
-
     def look_up(self, metadata: SymbolicMetadata) -> None:
-        """Give metadata the look that its numbers have now."""
+        """Give metadata the look that its numbers have now; symbols may be replaced any time."""
         metadata.version = self.shape_env._replacements_version_counter
         first: dict[SymNode, int] = {}
         described: list[Any] = []

@@ -79,8 +79,9 @@ class SymbolicOutput:
         """Return a new tensor."""
         values = numbers.filled(self._plan)
         tensor = self._made(values, operands, recorder.values.fakes)
-        recorder.symbols.track_readings(values, self._readings, node)
-        recorder.adopt(tensor, node, SymbolicMetadata.like(values, self._metadata))
+        metadata = self._metadata.like(values, self._readings, node)
+        recorder.symbols.track_unread(metadata)
+        recorder.adopt(tensor, node, metadata)
         return tensor
 
     def fresh(self, fakes: FakeFactory) -> Tensor:

@@ -89,11 +89,12 @@ class NodeWriter:
         """Return the next free name, as the namespace would: it skips what others have taken."""
         if name not in self._numbered:
             return self._first(name)
-        number = self._counts.get(name, 0) + 1
-        while (unique := f"{name}_{number}") in self._used:
+        counts, used = self._counts, self._used
+        number = counts.get(name, 0) + 1
+        while (unique := f"{name}_{number}") in used:
             number += 1
-        self._used.add(unique)
-        self._counts[name] = number
+        used.add(unique)
+        counts[name] = number
         return unique
 
     def _first(self, name: str) -> str:

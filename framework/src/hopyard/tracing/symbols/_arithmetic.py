@@ -11,6 +11,7 @@ what its base does.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any, Final
@@ -26,6 +27,7 @@ from ..._torch.symbolic import (
     is_arithmetic_logged,
     is_decided_statically,
 )
+from ..memory._products import making, usual_kind
 
 Operation = Callable[[Any, Any], Any]
 
@@ -77,8 +79,8 @@ class Term:
         expression: The expression.
         value: Its value, if it is an integer without symbols.
         is_symbol: Whether it is one symbol.
-        answers: The attributes of results, by operation and the other operand's term; of a sum also
-            by how both operands were made, of a remainder by what is known of ranges.
+        answers: The classes and attributes of results, by operation and the other operand's term;
+            of a sum also by how both operands were made, of a remainder by what is known of ranges.
         decisions: What was decided of it, by the default of the question.
     """
 
@@ -88,7 +90,7 @@ class Term:
         self.expression = expression
         self.value = value
         self.is_symbol = isinstance(expression, sympy.Symbol)
-        self.answers: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self.answers: dict[tuple[Any, ...], tuple[type[SymNode], dict[str, Any]]] = {}
         self.decisions: dict[bool | None, bool] = {}
 
 
@@ -119,7 +121,7 @@ class Arithmetic:
     def adopt(self, node: Any) -> None:
         """Let a number remember, if it is an ordinary one of this capture's symbols."""
         kind = type(node)
-        if kind is RememberingNode:
+        if kind in _REMEMBERING:
             # It may be left from another capture.
             if not node.arithmetic.is_over:
                 return
@@ -132,8 +134,10 @@ class Arithmetic:
         ):
             node.arithmetic = self
             node.known_at = -1
-            # Last, since another thread may ask the number meanwhile.
-            node.__class__ = RememberingNode
+            with making:
+                # Last, since another thread may ask the number meanwhile.
+                if type(node) is kind:
+                    node.__class__ = _KINDS.get(node.pytype, RememberingNode)
 
     def term(self, expression: sympy.Expr, number: SymNode) -> Term:
         """Return the one object that stands for numbers of an expression and an example value."""
@@ -232,39 +236,68 @@ class RememberingNode(SymNode):
         """Return the truth value, and let the program depend on it or check it when it runs."""
         if self.shape_env.prefer_deferred_runtime_asserts_over_guards:
             return super().expect_true(file, line)
-        if self.known_at != self.shape_env._replacements_version_counter:
-            self.look_up()
         # The base asks by `guard_bool` if all sizes have example values.
-        known = self.term.decisions.get(None)
+        known = self.decided(None)
         return super().expect_true(file, line) if known is None else known
 
     def _decide(
         self, default: bool | None, usual: Callable[[str, int], bool], file: str, line: int
     ) -> bool:
-        """Decide as the base does, which adds a guard the first time and no other later.
+        known = self.decided(default)
+        if known is None:
+            term = self.term
+            known = usual(file, line)
+            self.remember_decision(term, default, known)
+        return known
 
-        That holds for conditions on nothing but sizes with example values. Asked in another way,
-        the base may add the same guard again. While guards are suppressed it adds none, so what it
-        says then is not remembered.
-        """
+    def decided(self, default: bool | None) -> bool | None:
+        """Return what was decided of the number; None if nothing was, asked with this default."""
         if self.known_at != self.shape_env._replacements_version_counter:
             self.look_up()
-        term = self.term
-        known = term.decisions.get(default)
-        if known is not None:
-            return known
-        known = usual(file, line)
+        return self.term.decisions.get(default)
+
+    def remember_decision(self, term: Term, default: bool | None, decision: bool) -> None:
+        """Remember what the base has decided, if it would decide so again and do nothing else.
+
+        It adds a guard the first time and no other later, which holds for conditions on nothing but
+        sizes with example values. Asked in another way, it may add the same guard again. While
+        guards are suppressed it adds none, so what it says then is not remembered.
+
+        Args:
+            term: What the number was before: a decision may replace symbols.
+            default: What is to be decided if nobody can tell.
+            decision: What it has decided.
+        """
         if (
             self._hint is not None
             and not self.arithmetic.is_over
             and not self.shape_env._suppress_guards_tls()
             and not free_unbacked_symbols(term.expression)
         ):
-            term.decisions[default] = known
-        return known
+            term.decisions[default] = decision
 
 
-def _remembered(name: str, function: Operation, kind: type) -> Callable[..., Any]:
+class RememberingInteger(RememberingNode):
+    """One that is an integer."""
+
+    # Torch asks several times about each number that it is given; a function in C answers sooner.
+    is_int = staticmethod(functools.partial(bool, True))
+
+
+class RememberingTruth(RememberingNode):
+    """One that is a truth value."""
+
+    is_bool = staticmethod(functools.partial(bool, True))
+
+
+_KINDS: Final[dict[type, type[RememberingNode]]] = {
+    int: RememberingInteger,
+    bool: RememberingTruth,
+}
+_REMEMBERING: Final = frozenset((RememberingNode, *_KINDS.values()))
+
+
+def _remembered(name: str, function: Operation, kind: type[RememberingNode]) -> Callable[..., Any]:
     """Return the method that remembers what the base's method of that name computes.
 
     A program asks dozens of questions of sizes on the way to one tensor: `make bench-trace` shows
@@ -278,9 +311,8 @@ def _remembered(name: str, function: Operation, kind: type) -> Callable[..., Any
 
     def compute(self: RememberingNode, other: Any) -> Any:
         if (
-            type(other) is not RememberingNode
-            or self.pytype is not kind
-            or other.pytype is not kind
+            type(other) is not kind
+            or type(self) is not kind
             or self.arithmetic is not other.arithmetic
             or self.arithmetic.is_over
         ):
@@ -318,22 +350,22 @@ def _remembered(name: str, function: Operation, kind: type) -> Callable[..., Any
             with suspend_tracing():
                 result = usual(self, other)
             self.arithmetic.adopt(result)
-            if type(result) is not RememberingNode:
+            if not isinstance(result, RememberingNode):
                 # The capture that remembers has ended on another thread.
                 return result
             result.look_up()
-            answers[key] = result.__dict__.copy()
+            answers[key] = usual_kind(result), result.__dict__.copy()
             return result
-        made = RememberingNode.__new__(RememberingNode)
-        made.__dict__ = known.copy()
+        made = known[0].__new__(known[0])
+        made.__dict__ = known[1].copy()
         return made
 
     _remember[function] = remember
     compute.__name__ = name
-    compute.__qualname__ = f"{RememberingNode.__qualname__}.{name}"
+    compute.__qualname__ = f"{kind.__qualname__}.{name}"
     return compute
 
 
-for _kind, _methods in ((int, _ON_INTEGERS), (bool, _ON_TRUTHS)):
+for _kind, _methods in ((RememberingInteger, _ON_INTEGERS), (RememberingTruth, _ON_TRUTHS)):
     for _name, _function in _methods.items():
-        setattr(RememberingNode, _name, _remembered(_name, _function, _kind))
+        setattr(_kind, _name, _remembered(_name, _function, _kind))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import sympy  # type: ignore[import-untyped]
 from torch.fx import Node
@@ -233,23 +233,23 @@ class Query(Placed):
 class Unread:
     """The numbers of a tensor that nothing has used yet.
 
-    Args:
+    Attributes:
         source: What computes the tensor.
         readings: How to read its symbolic numbers off it.
         values: All its numbers.
     """
 
-    __slots__ = ("_readings", "_source", "_values")
+    __slots__ = ("readings", "source", "values")
 
-    def __init__(self, source: Node, readings: Sequence[Reading], values: Sequence[Any]) -> None:
-        self._source = source
-        self._readings = readings
-        self._values = values
+    is_placed: Final = False
+    source: Node
+    readings: Sequence[Reading]
+    values: Sequence[Any]
 
     def query(self, writer: Writer, number: SymNode) -> Query:
         """Return what reads one of them."""
-        for position, query, dimension, _ in self._readings:
-            value = self._values[position]
+        for position, query, dimension, _ in self.readings:
+            value = self.values[position]
             if value.node is number:
-                return Query(writer, query, self._source, dimension, value)
+                return Query(writer, query, self.source, dimension, value)
         raise KeyError(number)

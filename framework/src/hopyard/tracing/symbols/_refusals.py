@@ -13,10 +13,11 @@ import torch
 from sympy.logic.boolalg import Boolean  # type: ignore[import-untyped]
 from torch.fx import Graph
 
-from ..._torch.symbolic import GuardOnDataDependentSymNode, ShapeEnv
+from ..._torch.symbolic import GuardOnDataDependentSymNode, ShapeEnv, SymNode
 from ...errors import CaptureError, DataDependentError
 from ..provenance._locations import is_users
 from . import _arithmetic
+from ._arithmetic import RememberingTruth
 from ._tracker import is_symbolic
 
 _OURS = (__file__, _arithmetic.__file__)
@@ -53,6 +54,7 @@ def undecidable_reported(
 class _Watch:
     """Stands in for the method of a shape environment by which decisions are made.
 
+    What a number remembers to have been decided is not decided again: torch's functions ask here.
     Captures on several threads can share it; each is told of its own thread's decisions.
 
     Attributes:
@@ -64,9 +66,21 @@ class _Watch:
         self._displaced = vars(shape_env).get(_WATCHED)
         self._evaluate = shape_env.evaluate_sym_node
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(
+        self, number: SymNode, size_oblivious: bool = False, fallback_value: bool | None = None
+    ) -> Any:
+        if size_oblivious or not isinstance(number, RememberingTruth):
+            return self._decide(number, size_oblivious, fallback_value)
+        known = number.decided(fallback_value)
+        if known is None:
+            term = number.term
+            known = bool(self._decide(number, size_oblivious, fallback_value))
+            number.remember_decision(term, fallback_value, known)
+        return known
+
+    def _decide(self, number: SymNode, size_oblivious: bool, fallback_value: bool | None) -> Any:
         try:
-            return self._evaluate(*args, **kwargs)
+            return self._evaluate(number, size_oblivious, fallback_value)
         except GuardOnDataDependentSymNode as error:
             if _asked_by_program(sys._getframe(1)):
                 for thread, report in list(self.reports):

@@ -21,7 +21,7 @@ from ..._torch.symbolic import SymNode, expression_handlers, wrap_number
 from ...errors import UnsupportedError
 from ..provenance._locations import current_location
 from ._arithmetic import Arithmetic, RememberingNode
-from ._deferred import Computed, Deferred, Query, Reading, Unread
+from ._deferred import Computed, Deferred, Query, Unread
 
 if TYPE_CHECKING:
     from ..provenance._origin import Origin
@@ -94,29 +94,17 @@ class SymbolTracker:
         if not tensor.is_sparse:
             self._track_query(tensor.storage_offset(), OFFSET, node)
 
-    def track_readings(
-        self, values: Sequence[Any], readings: Sequence[Reading], node: Node
-    ) -> None:
-        """Let the numbers of a tensor be read off `node`, unless something stands for them.
-
-        Args:
-            values: The numbers, among them the symbolic ones that are read.
-            readings: How to read those.
-            node: What computes the tensor.
-        """
+    def track_unread(self, numbers: Unread) -> None:
+        """Let the numbers of a tensor be read off its node, unless something stands for them."""
         self.used = True
         known = self._nodes
-        unread: Unread | None = None
-        for position, _, _, symbol in readings:
-            value = values[position]
-            if value.node in known:
-                continue
-            if unread is None:
-                # One object for all: each is one more for the collector to look at.
-                unread = Unread(node, readings, values)
-            known[value.node] = unread
-            if symbol is not None:
-                self._symbols[symbol] = value.node
+        values = numbers.values
+        for position, _, _, symbol in numbers.readings:
+            number = values[position].node
+            if number not in known:
+                known[number] = numbers
+                if symbol is not None:
+                    self._symbols[symbol] = number
 
     def record(
         self, function: Callable[..., Any], args: Sequence[Any], result: Any, *, lazily: bool
@@ -154,11 +142,12 @@ class SymbolTracker:
             return
         deferred = Computed(self, function, (self._bound(left), self._bound(right)), result)
         deferred.place()
-        if type(result) is not RememberingNode or result in self._nodes:
+        nodes = self._nodes
+        if not isinstance(result, RememberingNode) or result in nodes:
             self._track(result, deferred)
             return
         self.used = True
-        self._nodes[result] = deferred
+        nodes[result] = deferred
         expression = result.expr
         if result.term.is_symbol:
             self._symbols[expression] = result
@@ -338,6 +327,8 @@ class SymbolTracker:
         if number.constant is not None:
             return number.constant
         found = self._nodes.get(number)
+        if found is not None and found.is_placed:
+            return found
         if found is None or isinstance(found, Unread):
             value: Any = wrap_number(number)
             found = self._tracked(number) or self._find(value)
