@@ -223,6 +223,15 @@ def test_the_metadata_of_every_node_is_torchs(
     assert actual == expected
 
 
+def test_what_follows_a_question_about_the_device_is_of_no_operator() -> None:
+    def sized(x: Tensor) -> Any:
+        return x.to("cpu").shape[0] * 2
+
+    expected, actual = captures(sized, copying=True, tracing_mode="symbolic")
+    assert actual == expected
+    assert any(meta.get("original_aten") == "None" for _, meta in actual)
+
+
 @pytest.mark.parametrize("module_stack", [False, True])
 @pytest.mark.parametrize("kind", [Nested, Shared, Branches])
 def test_what_is_copied_from_a_graph_is_what_torch_copies(

@@ -201,17 +201,18 @@ class TracingMode(Infrastructure, ProxyTorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Record one operator and run it."""
+        if traceback.should_preserve_node_meta and isinstance(func, OpOverload):
+            # A question about the device as well: what comes next is of no operator then.
+            with operator_noted(func):
+                return self._see(func, args, kwargs or {})
         if func is _DEVICE and type(args[0]) is FakeTensor:
             # Asked for at almost every operator; a fake tensor knows without a dispatch.
             return args[0].fake_device
-        if traceback.should_preserve_node_meta and isinstance(func, OpOverload):
-            with operator_noted(func):
-                return self._see(func, args, kwargs or {})
         return self._see(func, args, kwargs or {})
 
     def _see(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func is _DEVICE:
-            return func(*args, **kwargs)
+            return args[0].fake_device if type(args[0]) is FakeTensor else func(*args, **kwargs)
         try:
             if type(func) is not OpOverload and isinstance(func, HigherOrderOperator):
                 return self._capture.record_higher_order(func, args, kwargs)
