@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from threading import RLock
 from typing import Any, ClassVar
 
 from torch.fx import Graph, Node
@@ -11,6 +12,23 @@ from torch.fx.graph import PythonCode
 
 from ._torch.graphs import LazyGraphModule as TorchLazyGraphModule
 from ._torch.graphs import fx_settings
+
+_writing = RLock()
+"""Held while code is generated or compiled: torch's generator changes the nodes meanwhile."""
+
+
+class _LateForward:
+    """Stands for `forward` on a graph module's class, and is compiled by who asks a module for it.
+
+    Torch's lazy modules have a function in its place that compiles and calls the module again: what
+    it takes cannot be read, hooks run twice, and Dynamo does not look into it.
+    """
+
+    def __get__(self, module: LazyGraphModule | None, kind: type) -> Any:
+        if module is None:
+            return self
+        module.compile_code()
+        return module.forward
 
 
 class LazyGraphModule(TorchLazyGraphModule):
@@ -23,6 +41,7 @@ class LazyGraphModule(TorchLazyGraphModule):
 
     # Each graph module has a class of its own.
     _generated: ClassVar[PythonCode | None] = None
+    _lazy_forward = forward = _LateForward()
 
     @classmethod
     def recompile(cls) -> None:  # type: ignore[override]
@@ -33,23 +52,31 @@ class LazyGraphModule(TorchLazyGraphModule):
     @property
     def code(self) -> str:
         """The code, generated now unless it was before."""
-        # For the profiler torch writes into the code when it compiles that.
-        if not self._needs_recompile() or fx_settings.enrich_profiler_metadata:
-            return super().code
-        return self._generate().src
+        with _writing:
+            # For the profiler torch writes into the code when it compiles that.
+            if not self._needs_recompile() or fx_settings.enrich_profiler_metadata:
+                return super().code
+            return self._generate().src
 
     def real_recompile(self) -> None:
         """Compile the code, unless it is compiled."""
-        if not self._needs_recompile() or fx_settings.enrich_profiler_metadata:
-            super().real_recompile()
-            return
-        generated, graph = self._generate(), self.graph
-        graph.__dict__["python_code"] = lambda **_: generated
-        try:
-            self._real_recompile()
-        finally:
-            graph.__dict__.pop("python_code", None)
-            type(self)._generated = None
+        with _writing:
+            if not self._needs_recompile() or fx_settings.enrich_profiler_metadata:
+                super().real_recompile()
+                return
+            generated, graph = self._generate(), self.graph
+            graph.__dict__["python_code"] = lambda **_: generated
+            try:
+                self._real_recompile()
+            finally:
+                del graph.__dict__["python_code"]
+                type(self)._generated = None
+
+    def compile_code(self) -> None:
+        """Do as :meth:`real_recompile`, also while Dynamo traces."""
+        self.real_recompile()
+
+    compile_code._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def _generate(self) -> PythonCode:
         kind = type(self)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
+import sys
+import threading
 
 import pytest
 import torch
@@ -14,6 +17,8 @@ from torch.fx.graph import CodeGen
 from hopyard._torch.graphs import LazyGraphModule as TorchLazyGraphModule
 from hopyard._torch.graphs import fx_settings
 from hopyard.replaying import LazyGraphModule
+
+ONE = torch.ones(1)
 
 
 def graph() -> Graph:
@@ -178,3 +183,104 @@ def test_a_generator_that_fails_leaves_the_table() -> None:
 def test_it_is_pickled_by_its_code() -> None:
     loaded = pickle.loads(pickle.dumps(LazyGraphModule(nn.Module(), graph())))
     assert loaded(torch.ones(1))[0].item() == 3.0
+
+
+class Outer(nn.Module):
+    """A module with a graph module in it."""
+
+    def __init__(self, inner: GraphModule) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x)[0] * 2
+
+
+def fresh() -> LazyGraphModule:
+    """Return a graph module without code."""
+    return LazyGraphModule(nn.Module(), graph())
+
+
+def read() -> LazyGraphModule:
+    """Return a graph module whose code was read, and not compiled."""
+    module = fresh()
+    assert module.code
+    return module
+
+
+def recompiled() -> LazyGraphModule:
+    """Return a graph module whose code is out of date."""
+    module = fresh()
+    module(torch.ones(1))
+    module.recompile()
+    return module
+
+
+as_any = pytest.mark.parametrize("make", [fresh, read, recompiled])
+
+
+@as_any
+def test_what_it_takes_can_be_read(make) -> None:
+    assert list(inspect.signature(make().forward).parameters) == ["x"]
+
+
+@as_any
+def test_hooks_run_once(make) -> None:
+    module, calls = make(), []
+    module.register_forward_pre_hook(lambda *_: calls.append("before"))
+    module.register_forward_hook(lambda *_: calls.append("after"))
+    module(torch.ones(1))
+    module(torch.ones(1))
+    assert calls == ["before", "after"] * 2
+
+
+@as_any
+def test_dynamo_looks_into_it(make) -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(Outer(make()), backend="eager", fullgraph=True)
+    assert compiled(torch.ones(1)).item() == 6.0
+    with torch.compiler.set_stance("fail_on_recompile"):
+        assert compiled(torch.zeros(1)).item() == 0.0
+
+
+@as_any
+def test_strict_export_looks_into_it(make) -> None:
+    torch.compiler.reset()
+    program = torch.export.export(Outer(make()), (torch.ones(1),), strict=True)
+    assert "relu" in str(program.graph)
+    assert program.module()(torch.ones(1)).item() == 6.0
+
+
+@as_any
+def test_it_can_be_traced(make) -> None:
+    assert "relu" in str(torch.fx.symbolic_trace(Outer(make())).graph)
+
+
+@pytest.mark.parametrize("generate", [lambda module: module.code, lambda module: module(ONE)])
+def test_threads_may_need_the_code_at_once(generate) -> None:
+    long = graph()
+    output = long.output_node()
+    last = output.args[0][0]
+    with long.inserting_before(output):
+        for _ in range(300):
+            last = long.call_function(torch.relu, (last,))
+    output.args = (last,)
+    expected = GraphModule(nn.Module(), long).code
+    module, results = LazyGraphModule(nn.Module(), long), []
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [
+            threading.Thread(target=lambda: results.append(generate(module))) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(results) == 8
+    assert module.code == expected
+    assert module(ONE).item() == 3.0
+    assert "python_code" not in vars(module.graph)
+    assert not any(node._repr_fn for node in module.graph.nodes)

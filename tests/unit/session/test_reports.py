@@ -65,6 +65,14 @@ def test_what_a_mode_saw_is_kept_with_the_program() -> None:
     }
 
 
+@pytest.fixture
+def forgetful_compiler() -> Iterator[None]:
+    """Let Dynamo forget that it could not compile under a mode: it would never try again."""
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.usefixtures("forgetful_compiler")
 def test_each_region_has_a_mode_of_its_own_and_the_outermost_reports() -> None:
     made: list[Watch] = []
 
