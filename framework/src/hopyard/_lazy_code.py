@@ -27,7 +27,11 @@ class _LateForward:
     def __get__(self, module: LazyGraphModule | None, kind: type) -> Any:
         if module is None:
             return self
-        module.compile_code()
+        try:
+            module.compile_code()
+        except AttributeError as error:
+            # A module that is asked for an attribute takes this for a missing one.
+            raise RuntimeError(f"the code of a graph cannot be generated: {error}") from error
         return module.forward
 
 

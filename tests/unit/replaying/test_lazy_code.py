@@ -180,6 +180,25 @@ def test_a_generator_that_fails_leaves_the_table() -> None:
     assert module(torch.ones(1))[0].item() == 3.0
 
 
+class Lacking(CodeGen):
+    """Generates no code, since it lacks something."""
+
+    def gen_fn_def(self, *args: object, **options: object) -> str:
+        return self.nothing
+
+
+def test_a_generator_that_lacks_something_says_so() -> None:
+    made = graph()
+    made.set_codegen(Lacking())
+    module = LazyGraphModule(nn.Module(), made)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="'Lacking' object has no attribute 'nothing'"):
+            module(ONE)
+    made.set_codegen(CodeGen())
+    module.recompile()
+    assert module(ONE)[0].item() == 3.0
+
+
 def test_it_is_pickled_by_its_code() -> None:
     loaded = pickle.loads(pickle.dumps(LazyGraphModule(nn.Module(), graph())))
     assert loaded(torch.ones(1))[0].item() == 3.0
