@@ -106,7 +106,10 @@ def stamp_graph(graph_module: GraphModule, fake_mode: FakeTensorMode) -> None:
         meta = node.meta
         val = meta.get("val")
         if type(val) is FakeTensor and node.op != "get_attr" and "unbacked_bindings" not in meta:
-            version = val._version if not val.is_inference() else NEVER
+            try:
+                version: Any = val._version
+            except RuntimeError:
+                version = NEVER
             node.__dict__[STAMP] = (node._args, node._kwargs, node.target, val, version, epoch)
         else:
             is_read = node.op == "get_attr"
@@ -138,6 +141,18 @@ NEVER = ("never",)
 """The evidence of a value that is another one each time it is computed: one with new symbols."""
 
 
+def version_of(tensor: Tensor) -> int | None:
+    """Return how often a tensor was written to; None if nobody counts.
+
+    Nobody does for tensors of inference mode. Those that were given other data by `tensor.data =`
+    say that they are none any more, and count as little.
+    """
+    try:
+        return tensor._version
+    except RuntimeError:
+        return None
+
+
 def evidence_of(val: Any) -> Any:
     """Return what changes if somebody changes a value in place.
 
@@ -145,11 +160,8 @@ def evidence_of(val: Any) -> Any:
     shape counts on; for a container, what it holds.
     """
     if isinstance(val, Tensor):
-        try:
-            return val._version
-        except RuntimeError:
-            # Tensors of inference mode count nothing.
-            return NEVER
+        version = version_of(val)
+        return NEVER if version is None else version
     if isinstance(val, (list, tuple)):
         return tuple([(item, evidence_of(item)) for item in val])
     if isinstance(val, dict):

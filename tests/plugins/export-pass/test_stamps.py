@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
 
 from hopyard import Program
 from hopyard.hops import bound
-from hopyard.replaying import Computation, stamp_of
+from hopyard.replaying import Computation, stamp_of, version_of
 from hopyard.tracing import make_fx
 from hopyard.verify import verify, walk_graphs
 from hopyard_export_pass import (
@@ -629,3 +630,38 @@ def test_items_of_stale_containers(computed: list[Any]) -> None:
     made = assert_nothing_is_stale(graph_module)
     item = made.graph.find_nodes(op="call_function", target=operator.getitem)[0]
     assert item.meta["val"].shape == (1, 3)
+
+
+@pytest.mark.parametrize("mode", ["fake", "symbolic"])
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_data_of_tensors_of_inference_mode_can_be_replaced(mode: str, requires_grad: bool) -> None:
+    # Such a tensor says that it is none of inference mode, and counts no writes.
+    def program(x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode():
+            replaced = torch.stack([x, x])
+        replaced.data = torch.stack([x, x]).data
+        other = torch.stack([x, x])
+        other.data = replaced.data
+        return replaced, other
+
+    given = torch.randn(2, 3, requires_grad=requires_grad)
+    captured = make_fx(program, tracing_mode=mode)(given)
+    assert all(
+        mine.equal(theirs) for mine, theirs in zip(captured(given), program(given), strict=True)
+    )
+    expected = torch_make_fx(program, tracing_mode=mode)(given)
+    assert [node.target for node in captured.graph.nodes] == [
+        node.target for node in expected.graph.nodes
+    ]
+    replayed = ExportPass()(captured).graph_module
+    assert described(replayed) == described(captured)
+
+
+def test_who_counts_writes() -> None:
+    counting = torch.ones(2).add_(1)
+    with torch.inference_mode():
+        other = torch.ones(2)
+    assert (version_of(counting), version_of(other)) == (1, None)
+    other.data = counting.data
+    assert not other.is_inference()
+    assert version_of(other) is None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from .._stamps import version_of
 from .._torch.dispatch import current_transform
 from .._torch.functional import FunctionalTensorMode, functional_value, functionalized
 from .._torch.pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
@@ -98,12 +99,12 @@ def functionalize_operator(context: Any, operator: Operator, *args: Any, **kwarg
     tensors = [
         (index, leaf) for index, leaf in enumerate(tree_leaves(unwrapped)) if _is_tensor(leaf)
     ]
-    versions = [_version(tensor) for _, tensor in tensors]
+    versions = [version_of(tensor) for _, tensor in tensors]
     with context.redispatch_to_next():
         result = operator(*unwrapped, **kwargs)
     memory = {_memory(leaf) for leaf in tree_leaves(result) if _is_tensor(leaf)}
     for (index, tensor), version in zip(tensors, versions, strict=True):
-        if _version(tensor) != version:
+        if version_of(tensor) != version:
             raise operator.refusal(f"changes operand {index} in place", "clone it first")
         if _memory(tensor) in memory:
             raise operator.refusal(
@@ -174,7 +175,3 @@ def _is_tensor(value: Any) -> bool:
 
 def _memory(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
-
-
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version

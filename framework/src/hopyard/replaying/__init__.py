@@ -20,6 +20,7 @@ from .._stamps import remove_stamps as remove_stamps
 from .._stamps import stamp_graph as stamp_graph
 from .._stamps import stamp_node as stamp_node
 from .._stamps import stamp_of as stamp_of
+from .._stamps import version_of as version_of
 from .._torch.fake import FakeTensor as FakeTensor
 from .._torch.fake import FakeTensorMode as FakeTensorMode
 from .._torch.graphs import TorchPassResult as TorchPassResult
@@ -52,6 +53,7 @@ __all__ = [
     "stamp_graph",
     "stamp_node",
     "stamp_of",
+    "version_of",
 ]
 # What is torch's is here for plugins too, and documented there: FakeTensor, FakeTensorMode,
 # TorchPassResult, map_nodes. ATOMS, STAMP, NEVER and COPIED_KEYS are for whoever must be fast.

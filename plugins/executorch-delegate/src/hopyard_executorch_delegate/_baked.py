@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hopyard.errors import ProgramError
 from hopyard.partitioning import STATE, digest_of
+from hopyard.replaying import version_of
 from hopyard_hookspecs import Lowered
 
 from ._hop import CALL_DELEGATE
@@ -44,13 +45,14 @@ class Baked:
                     hint="delegate the program again after changing its parameters",
                     stage=CALL_DELEGATE.name,
                 )
-            if not operand.is_inference():
-                self._known[position] = (operand, operand._version)
+            version = version_of(operand)
+            if version is not None:
+                self._known[position] = (operand, version)
 
     def _is_known(self, position: int, operand: Tensor) -> bool:
         # A tensor that is kept is not freed, so that nothing else comes to lie where it is.
         kept, version = self._known.get(position, (None, -1))
-        if kept is None or operand.is_inference():
+        if kept is None:
             return False
         return (
             operand is kept
@@ -60,7 +62,7 @@ class Baked:
                 and operand.stride() == kept.stride()
                 and operand.dtype == kept.dtype
             )
-        ) and operand._version == version
+        ) and version_of(operand) == version
 
 
 def digests_of(lowered: Lowered) -> dict[int, str]:
