@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
 from functools import partial
 from operator import attrgetter
 from os import PathLike
@@ -21,12 +20,12 @@ from hopyard_hookspecs import (
     Mode,
     Pass,
     Policy,
-    Report,
     Safeguard,
     TraceRule,
 )
 
 from ._decompositions import merged
+from ._entered_mode import EnteredMode, place_of
 from .errors import CaptureError, HopyardError, PluginError, UnknownNameError, UsageError
 from .pipeline import Pipeline
 from .plugins import (
@@ -416,12 +415,12 @@ class Session:
             program.reports |= mode.reports(program.graph_module)
         return program
 
-    def _modes(self, request: CaptureRequest, names: Iterable[str]) -> list[_Entered]:
+    def _modes(self, request: CaptureRequest, names: Iterable[str]) -> list[EnteredMode]:
         requested = {name: self.lookup("mode", name, self.modes) for name in names}
         default = {name: entry for name, entry in self.modes.items() if entry.value.default}
         chosen = {**default, **requested}
-        in_order = sorted(chosen.values(), key=_place)
-        return [_Entered(entry, request) for entry in in_order]
+        in_order = sorted(chosen.values(), key=place_of)
+        return [EnteredMode(entry, request) for entry in in_order]
 
     def _decompositions(self, asked: DecompositionTable | Iterable[str]) -> DecompositionTable:
         given = asked if isinstance(asked, Mapping) else {}
@@ -452,66 +451,5 @@ def load(path: str | PathLike[str], *, trust: bool = False) -> Program:
     return Session().load(path, trust=trust)
 
 
-def _place(entry: Registered[Mode]) -> tuple[bool, int, str]:
-    """Return where a mode stands: below the framework's own are only those of torch."""
-    return entry.provider.plugin != KERNEL, entry.value.order, entry.value.name
-
-
-def _itself(mode: _Entered) -> _Entered:
+def _itself(mode: EnteredMode) -> EnteredMode:
     return mode
-
-
-class _Entered(AbstractContextManager[None]):
-    """A plugin's mode: its failures are the plugin's, and it cannot hide those of others.
-
-    It is entered around the user's code, and once more around the body of each region, with a
-    context manager of its own every time.
-    """
-
-    def __init__(self, entry: Registered[Mode], request: CaptureRequest) -> None:
-        self._entry = entry
-        self._factory: Any = resolve(entry.value.factory, entry.provider)
-        self._request = request
-        self._outermost: Any = None
-        self._inside: list[Any] = []
-
-    def __enter__(self) -> None:
-        try:
-            mode = self._factory(self._request)
-            mode.__enter__()
-        except Exception as error:
-            raise self._broken(error) from error
-        if self._outermost is None:
-            self._outermost = mode
-        self._inside.append(mode)
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        try:
-            self._inside.pop().__exit__(kind, error, traceback)
-        except Exception as another:
-            if another is error:
-                return
-            broken = self._broken(another)
-            if error is None:
-                raise broken from another
-            error.add_note(f"and then {broken}")
-
-    def reports(self, graph_module: GraphModule) -> dict[str, Report]:
-        """Return what the mode reports, under its name."""
-        if not self._entry.value.reports:
-            return {}
-        try:
-            report = self._outermost.report(graph_module)
-            if not isinstance(report, Report):
-                raise TypeError(f"its report is a {type(report).__name__}")
-        except Exception as error:
-            raise self._broken(error) from error
-        return {self._entry.value.name: report}
-
-    def _broken(self, error: Exception) -> PluginError:
-        return PluginError(
-            f"the mode raised {type(error).__name__}: {error}",
-            hint="report it to the plugin's authors, or disable the plugin",
-            plugin=self._entry.provider,
-            stage=self._entry.value.name,
-        )

@@ -1720,6 +1720,13 @@ def _opaque_types() -> None:
     assert objects.reconstruction_of(Constant) is None
 
 
+@check("objects.FAKE_CLASS_DECORATOR")
+def _decorator_of_fake_classes() -> None:
+    module, name = objects.FAKE_CLASS_DECORATOR.rsplit(".", 1)
+    registered = getattr(importlib.import_module(module), name)
+    assert registered.__module__ == "torch._library.fake_class_registry"
+
+
 @check("objects.FakeScriptObject", "objects.to_fake_object", "objects.real_object")
 def _fake_objects() -> None:
     real = Reference()

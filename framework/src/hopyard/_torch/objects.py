@@ -20,6 +20,9 @@ from torch.fx.experimental._backward_state import BackwardState as BackwardState
 from torch.utils.weak import WeakIdKeyDictionary as WeakIdKeyDictionary
 from torch.utils.weak import _WeakHashRef as WeakHashRef
 
+FAKE_CLASS_DECORATOR = "torch._library.register_fake_class"
+"""What libraries register fake classes with; torch has no public name for it."""
+
 
 def real_object(value: FakeScriptObject) -> _Any:
     """Return what a fake object stands for, or None if it was made without one."""
@@ -49,6 +52,7 @@ def address_of(generator: _Generator) -> int:
 
 
 __all__ = [
+    "FAKE_CLASS_DECORATOR",
     "BackwardState",
     "FakeScriptObject",
     "WeakHashRef",

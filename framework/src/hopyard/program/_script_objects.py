@@ -17,7 +17,13 @@ import torch
 from torch.nn import Module
 
 from .._torch.fake import FakeTensorMode
-from .._torch.objects import class_name, has_fake_class, is_script_object, to_fake_object
+from .._torch.objects import (
+    FAKE_CLASS_DECORATOR,
+    class_name,
+    has_fake_class,
+    is_script_object,
+    to_fake_object,
+)
 from ..errors import UnsupportedError
 from ._calling import InputLeaf
 
@@ -152,5 +158,5 @@ def _short(value: torch.ScriptObject) -> str:
 def _hint(value: torch.ScriptObject) -> str:
     return (
         f"define {_CONTENT} in C++ and register a fake class with "
-        f"torch._library.register_fake_class({_short(value)!r})"
+        f"{FAKE_CLASS_DECORATOR}({_short(value)!r})"
     )
