@@ -7,6 +7,7 @@ from typing import Any as _Any
 
 from torch import _C
 from torch import _debug_has_internal_overlap as internal_overlap
+from torch._C import DisableTorchFunction as disable_torch_function
 from torch._C import DispatchKey as DispatchKey
 from torch._C import _AutoDispatchBelowAutograd as below_autograd
 from torch._C import _DisableAutocast as without_autocast
@@ -83,6 +84,7 @@ __all__ = [
     "current_dispatch_mode",
     "current_transform",
     "disable_torch_dispatch",
+    "disable_torch_function",
     "dispatch_keys_of",
     "dispatch_mode_count",
     "dispatch_mode_stack",

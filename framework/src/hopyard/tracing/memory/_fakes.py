@@ -57,7 +57,7 @@ class FakeFactory:
             sample = FakeTensor(fake_mode, torch.empty(0, device="meta"), torch.device("cpu"))
         self._sample: dict[str, Any] = dict(sample.__dict__)
         self._attributes: dict[torch.device, dict[str, Any]] = {}
-        self._protected = not fake_mode._allow_unsafe_data_ptr_access
+        self._protects = not fake_mode._allow_unsafe_data_ptr_access
 
     def empty(
         self,
@@ -68,6 +68,7 @@ class FakeFactory:
     ) -> Tensor:
         """Return a fake tensor with a new storage."""
         element = _empty_strided(shape, stride, dtype=dtype, device=_META)
+        self._protect(element)
         return self._wrap(element, device)
 
     def symbolic(
@@ -111,15 +112,16 @@ class FakeFactory:
             products.withdraw(numbers)
         if unused:
             raise UnforeseenProductError
-        if source is not None:
-            if type(numbers[-2]) is int:
+        if source is None:
+            self._protect(element)
+        elif type(numbers[-2]) is int:
+            share_storage(element, source)
+        else:
+            shape_env = self.fake_mode.shape_env
+            assert shape_env is not None
+            # That an offset is none below zero is no assumption of the program's.
+            with shape_env.suppress_guards():
                 share_storage(element, source)
-            else:
-                shape_env = self.fake_mode.shape_env
-                assert shape_env is not None
-                # That an offset is none below zero is no assumption of the program's.
-                with shape_env.suppress_guards():
-                    share_storage(element, source)
         return self._wrap(element, device)
 
     def leaf(self, tensor: Tensor) -> Tensor | None:
@@ -137,6 +139,7 @@ class FakeFactory:
             )
             if element.untyped_storage().nbytes() != tensor.untyped_storage().nbytes():
                 return None
+            self._protect(element)
             fake = self._wrap(element, tensor.device, tensor.requires_grad)
         self.introduce(tensor, fake)
         return fake
@@ -223,14 +226,17 @@ class FakeFactory:
         """
         return self._wrap(tensor, device, requires_grad)
 
+    def _protect(self, element: Tensor) -> None:
+        """Let whoever asks where the data of a new storage are be told that there are none."""
+        if self._protects:
+            forbid_data_access(element)
+
     def _wrap(
         self, element: Tensor, device: torch.device, requires_grad: bool = False
     ) -> FakeTensor:
         fake: FakeTensor = make_subclass(
             FakeTensor, element, requires_grad, dispatch_device=True, device_for_backend_keys=device
         )
-        if self._protected:
-            forbid_data_access(fake)
         attributes = self._attributes.get(device)
         if attributes is None:
             attributes = self._attributes[device] = _roomy({**self._sample, "_fake_device": device})
