@@ -103,7 +103,7 @@ def test_a_new_number_multiplies_whatever_its_example_does_meanwhile(
     products = Products(numbers, 1, is_contiguous=False)
     products.announce(numbers)
     made = NewNumber(0, sizes[0]).make()
-    products.withdraw(numbers)
+    products.withdraw()
     assert made.node is not sizes[0].node
     assert type(made.node) is type(sizes[0].node)
     assert (made * sizes[1]).node.expr == (sizes[0] * sizes[1]).node.expr
@@ -126,7 +126,7 @@ def test_for_other_threads_numbers_multiply_as_ever(sizes: tuple[SymInt, ...]) -
     # What torch asks for while it makes the tensor.
     assert rows.node.mul(columns.node) is rows.node
     assert rows.node.mul(columns.node) is elements.node
-    products.withdraw(numbers)
+    products.withdraw()
     ((product, largest, double),) = answers
     assert (product.node.hint, largest.node.hint, double.node.hint) == (30, 5, 10)
 
@@ -139,7 +139,7 @@ def test_a_number_is_not_adopted_while_it_answers(sizes: tuple[SymInt, ...]) -> 
     products.announce(numbers)
     arithmetic.adopt(rows.node)
     assert rows.node.mul(rows.node) is rows.node
-    products.withdraw(numbers)
+    products.withdraw()
     assert type(rows.node) is SymNode
     arithmetic.adopt(rows.node)
     assert type(rows.node) is RememberingInteger

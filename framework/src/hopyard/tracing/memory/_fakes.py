@@ -109,7 +109,7 @@ class FakeFactory:
             )
             element.numel()
         finally:
-            products.withdraw(numbers)
+            products.withdraw()
         if unused:
             raise UnforeseenProductError
         if source is None:

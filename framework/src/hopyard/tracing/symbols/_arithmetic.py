@@ -27,7 +27,7 @@ from ..._torch.symbolic import (
     is_arithmetic_logged,
     is_decided_statically,
 )
-from ..memory._products import making, usual_kind
+from ..memory._products import answers_for_torch, making, usual_kind
 
 Operation = Callable[[Any, Any], Any]
 
@@ -369,3 +369,5 @@ def _remembered(name: str, function: Operation, kind: type[RememberingNode]) -> 
 for _kind, _methods in ((RememberingInteger, _ON_INTEGERS), (RememberingTruth, _ON_TRUTHS)):
     for _name, _function in _methods.items():
         setattr(_kind, _name, _remembered(_name, _function, _kind))
+
+answers_for_torch(RememberingInteger)
