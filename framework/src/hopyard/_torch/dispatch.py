@@ -7,7 +7,6 @@ from typing import Any as _Any
 
 from torch import _C
 from torch import _debug_has_internal_overlap as internal_overlap
-from torch._C import DisableTorchFunction as disable_torch_function
 from torch._C import DispatchKey as DispatchKey
 from torch._C import _AutoDispatchBelowAutograd as below_autograd
 from torch._C import _DisableAutocast as without_autocast
@@ -58,6 +57,9 @@ def infra_mode(slot: _Any) -> _Any:
 
 without_infra_mode = _contextmanager(_disable_infra_mode)
 """Takes the mode out of a slot for a while, and gives it."""
+
+disable_torch_function = _C.DisableTorchFunction
+"""Keeps function modes from being told of calls, and torch from looking for overrides at each."""
 
 set_grad_enabled = _C._set_grad_enabled
 """What every way of changing the grad mode ends in."""

@@ -16,8 +16,7 @@ from torch import SymInt
 from ..._torch.symbolic import SymNode
 
 making: Final = threading.RLock()
-"""Held while numbers answer that do not always: captures on several threads can have some in common.
-"""
+"""Held while numbers answer that do not always: captures on several threads can share some."""
 
 
 class _Answers(threading.local):

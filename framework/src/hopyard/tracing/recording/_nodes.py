@@ -28,7 +28,7 @@ class NodeWriter:
         self._table = graph._find_nodes_lookup_table.table
         # The calls of each function, by its identity: hashing an operator runs Python code.
         self._calls: dict[int, tuple[Callable[..., Any], dict[Node, None]]] = {}
-        self._insert = graph._insert.__self__._prepend  # type: ignore[attr-defined]
+        self._insert = graph._insert
         self._used = graph._graph_namespace._used_names
         self._counts = graph._graph_namespace._base_count
         self._numbered: set[str] = set()

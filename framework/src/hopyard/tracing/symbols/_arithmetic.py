@@ -358,6 +358,10 @@ def _remembered(name: str, function: Operation, kind: type[RememberingNode]) -> 
             return result
         made = known[0].__new__(known[0])
         made.__dict__ = known[1].copy()
+        if made.known_at != version:
+            # Once for all that are made from now on.
+            made.look_up()
+            answers[key] = known[0], made.__dict__.copy()
         return made
 
     _remember[function] = remember
