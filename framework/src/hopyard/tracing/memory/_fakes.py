@@ -69,7 +69,7 @@ class FakeFactory:
         """Return a fake tensor with a new storage."""
         element = _empty_strided(shape, stride, dtype=dtype, device=_META)
         self._protect(element)
-        return self._wrap(element, device)
+        return self.snapshot(element, device)
 
     def symbolic(
         self,
@@ -122,7 +122,7 @@ class FakeFactory:
             # That an offset is none below zero is no assumption of the program's.
             with shape_env.suppress_guards():
                 share_storage(element, source)
-        return self._wrap(element, device)
+        return self.snapshot(element, device)
 
     def leaf(self, tensor: Tensor) -> Tensor | None:
         """Return the fake tensor of a real one, or None if only the fake mode itself can tell.
@@ -140,7 +140,7 @@ class FakeFactory:
             if element.untyped_storage().nbytes() != tensor.untyped_storage().nbytes():
                 return None
             self._protect(element)
-            fake = self._wrap(element, tensor.device, tensor.requires_grad)
+            fake = self.snapshot(element, tensor.device, tensor.requires_grad)
         self.introduce(tensor, fake)
         return fake
 
@@ -190,7 +190,7 @@ class FakeFactory:
         else:
             element = _empty_strided(shape, stride, dtype=dtype, device=_META)
             element.set_(source.untyped_storage(), offset, shape, stride)
-        return self._wrap(element, device)
+        return self.snapshot(element, device)
 
     def dispatched_view(
         self,
@@ -214,28 +214,18 @@ class FakeFactory:
                     element.set_(source.untyped_storage(), offset, shape, stride)
             finally:
                 self.fake_mode.in_kernel_invocation = False
-        return self._wrap(element, device)
+        return self.snapshot(element, device)
 
     def snapshot(
-        self, tensor: Tensor, device: torch.device, *, requires_grad: bool = False
-    ) -> Tensor:
-        """Return a fake tensor that looks as the fake tensor `tensor` does now.
+        self, tensor: Tensor, device: torch.device, requires_grad: bool = False
+    ) -> FakeTensor:
+        """Return a fake tensor that looks as `tensor` does now: a fake one, or a meta tensor.
 
         It shares the storage and has no autograd history. Later in-place changes of size or stride
         do not reach it.
         """
-        return self._wrap(tensor, device, requires_grad)
-
-    def _protect(self, element: Tensor) -> None:
-        """Let whoever asks where the data of a new storage are be told that there are none."""
-        if self._protects:
-            forbid_data_access(element)
-
-    def _wrap(
-        self, element: Tensor, device: torch.device, requires_grad: bool = False
-    ) -> FakeTensor:
         fake: FakeTensor = make_subclass(
-            FakeTensor, element, requires_grad, dispatch_device=True, device_for_backend_keys=device
+            FakeTensor, tensor, requires_grad, dispatch_device=True, device_for_backend_keys=device
         )
         attributes = self._attributes.get(device)
         if attributes is None:
@@ -243,6 +233,11 @@ class FakeFactory:
         # Filling the empty dictionary that it has would enlarge that twice.
         fake.__dict__ = attributes.copy()
         return fake
+
+    def _protect(self, element: Tensor) -> None:
+        """Let whoever asks where the data of a new storage are be told that there are none."""
+        if self._protects:
+            forbid_data_access(element)
 
 
 def _is_plain_leaf(tensor: Tensor) -> bool:

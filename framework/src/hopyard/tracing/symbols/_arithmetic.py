@@ -356,7 +356,7 @@ def _remembered(name: str, function: Operation, kind: type[RememberingNode]) -> 
             result.look_up()
             answers[key] = usual_kind(result), result.__dict__.copy()
             return result
-        made = known[0].__new__(known[0])
+        made: Any = known[0].__new__(known[0])
         made.__dict__ = known[1].copy()
         if made.known_at != version:
             # Once for all that are made from now on.
