@@ -154,3 +154,28 @@ def test_a_number_that_remembers_answers_and_remembers_again(sizes: tuple[SymInt
     tensor = make((rows, rows, columns), (columns, columns, 1), columns, is_contiguous=False)
     assert tensor.numel().node is columns.node
     assert (type(rows.node), type(columns.node)) == (RememberingInteger, RememberingInteger)
+
+
+def test_a_number_that_remembers_keeps_no_other_thread_waiting(sizes: tuple[SymInt, ...]) -> None:
+    rows, columns, _ = sizes
+    arithmetic = Arithmetic(rows.node.shape_env)
+    for each in (rows, columns):
+        arithmetic.adopt(each.node)
+    answers: list[Any] = []
+
+    def compute() -> None:
+        made = make((columns, rows), (rows, 1), columns, is_contiguous=False)
+        answers.append((made.numel().node, (rows * columns).node.hint))
+
+    numbers = (rows, columns, columns, 1, 0, rows)
+    products = Products(numbers, 2, is_contiguous=False)
+    products.announce(numbers)
+    thread = threading.Thread(target=compute)
+    thread.start()
+    thread.join(timeout=60)
+    assert not thread.is_alive()
+    assert rows.node.mul(columns.node) is rows.node
+    assert rows.node.mul(columns.node) is rows.node
+    products.withdraw()
+    assert answers == [(columns.node, 30)]
+    assert (rows * columns).node.hint == 30

@@ -47,8 +47,8 @@ class FakeFactory:
     one that way takes two to five microseconds; operators on fake tensors take a hundred and more.
     The attributes are those that the mode's own tensors have.
 
-    Call `empty`, `view` and `snapshot` with torch's dispatch to tensor subclasses disabled, as
-    `disable_torch_dispatch` does: a recipe needs it once for all it makes.
+    Call `empty`, `view`, `wrap` and `snapshot` with torch's dispatch to tensor subclasses disabled,
+    as `disable_torch_dispatch` does: a recipe needs it once for all it makes.
     """
 
     def __init__(self, fake_mode: FakeTensorMode) -> None:
@@ -68,8 +68,7 @@ class FakeFactory:
     ) -> Tensor:
         """Return a fake tensor with a new storage."""
         element = _empty_strided(shape, stride, dtype=dtype, device=_META)
-        self._protect(element)
-        return self.snapshot(element, device)
+        return self.wrap(element, device)
 
     def symbolic(
         self,
@@ -113,8 +112,8 @@ class FakeFactory:
         if unused:
             raise UnforeseenProductError
         if source is None:
-            self._protect(element)
-        elif type(numbers[-2]) is int:
+            return self.wrap(element, device)
+        if type(numbers[-2]) is int:
             share_storage(element, source)
         else:
             shape_env = self.fake_mode.shape_env
@@ -139,8 +138,7 @@ class FakeFactory:
             )
             if element.untyped_storage().nbytes() != tensor.untyped_storage().nbytes():
                 return None
-            self._protect(element)
-            fake = self.snapshot(element, tensor.device, tensor.requires_grad)
+            fake = self.wrap(element, tensor.device, tensor.requires_grad)
         self.introduce(tensor, fake)
         return fake
 
@@ -216,10 +214,21 @@ class FakeFactory:
                 self.fake_mode.in_kernel_invocation = False
         return self.snapshot(element, device)
 
+    def wrap(
+        self, element: Tensor, device: torch.device, requires_grad: bool = False
+    ) -> FakeTensor:
+        """Return the fake tensor of a meta tensor with a storage that may be new.
+
+        Whoever asks where its data are will be told that there are none.
+        """
+        if self._protects:
+            forbid_data_access(element)
+        return self.snapshot(element, device, requires_grad)
+
     def snapshot(
         self, tensor: Tensor, device: torch.device, requires_grad: bool = False
     ) -> FakeTensor:
-        """Return a fake tensor that looks as `tensor` does now: a fake one, or a meta tensor.
+        """Return a fake tensor that looks as the fake tensor `tensor` does now.
 
         It shares the storage and has no autograd history. Later in-place changes of size or stride
         do not reach it.
@@ -233,11 +242,6 @@ class FakeFactory:
         # Filling the empty dictionary that it has would enlarge that twice.
         fake.__dict__ = attributes.copy()
         return fake
-
-    def _protect(self, element: Tensor) -> None:
-        """Let whoever asks where the data of a new storage are be told that there are none."""
-        if self._protects:
-            forbid_data_access(element)
 
 
 def _is_plain_leaf(tensor: Tensor) -> bool:
