@@ -161,6 +161,7 @@ class _Calls:
         operands: list[Tensor] = []
         numbers: list[Any] = []
         passed: list[Any] = []
+        # At each question to a tensor torch would look for somebody who overrides the answer.
         with disable_torch_function():
             lowered = self._scan(args, key, operands, numbers, passed)
         if lowered is None:

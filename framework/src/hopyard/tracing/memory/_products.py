@@ -2,7 +2,8 @@
 
 A new tensor with symbolic sizes computes its strides and its number of elements, a multiplication
 at a time, and each calls Python code that multiplies expressions. A recipe knows the results. torch
-asks the numbers themselves to multiply, so they become numbers that answer for a moment.
+asks the numbers themselves to multiply, so they answer for a moment: those that a capture knows by
+themselves, others by another class.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class Products:
             return []
         answers = [getattr(numbers[index], "node", None) for index in self._answers]
         for index in self._asked:
-            if type(numbers[index].node) not in _ready:
+            if type(numbers[index].node) not in _always_answering:
                 _switch([numbers[asked].node for asked in self._asked])
                 break
         _answers.left = answers
@@ -99,7 +100,7 @@ def usual_kind(node: SymNode) -> type[SymNode]:
     return _usual_kinds.get(kind, kind)
 
 
-_ready: Final[set[type[SymNode]]] = set()
+_always_answering: Final[set[type[SymNode]]] = set()
 _answering_kinds: Final[dict[type[SymNode], type[SymNode]]] = {}
 _usual_kinds: Final[dict[type[SymNode], type[SymNode]]] = {}
 
@@ -115,23 +116,24 @@ def _switch(nodes: Sequence[SymNode]) -> None:
 
 def _answering(kind: type[SymNode]) -> type[SymNode]:
     """Return the class of answering numbers for a class of numbers."""
-    answering = kind if kind in _ready else type("Answering", (kind,), {})
-    if answering is not kind:
-        _teach(answering)
-        _usual_kinds[answering] = kind
+    if kind in _always_answering:
+        return kind
+    answering = type("Answering", (kind,), {})
+    _let_answer(answering)
     # A size may be asked for twice in one tensor.
     _answering_kinds[kind] = _answering_kinds[answering] = answering
+    _usual_kinds[answering] = kind
     return answering
 
 
-def answers_for_torch(kind: type[SymNode]) -> type[SymNode]:
-    """Let the numbers of a class answer on a thread that makes a tensor, whenever it does."""
-    _teach(kind)
-    _ready.add(kind)
-    return kind
+def answers_always(kind: type[SymNode]) -> None:
+    """Let the numbers of a class answer whenever their thread makes a tensor."""
+    _let_answer(kind)
+    _always_answering.add(kind)
 
 
-def _teach(kind: type[SymNode]) -> None:
+def _let_answer(kind: type[SymNode]) -> None:
+    """Let the methods that torch calls while a tensor is made answer instead of computing."""
     multiply, largest, wrap, known = kind.mul, kind.sym_max, kind.wrap_int, kind.maybe_as_int
 
     def mul(self: SymNode, other: SymNode) -> Any:

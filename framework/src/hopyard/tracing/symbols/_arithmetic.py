@@ -27,7 +27,7 @@ from ..._torch.symbolic import (
     is_arithmetic_logged,
     is_decided_statically,
 )
-from ..memory._products import answers_for_torch, making, usual_kind
+from ..memory._products import answers_always, making
 
 Operation = Callable[[Any, Any], Any]
 
@@ -354,7 +354,7 @@ def _remembered(name: str, function: Operation, kind: type[RememberingNode]) -> 
                 # The capture that remembers has ended on another thread.
                 return result
             result.look_up()
-            answers[key] = usual_kind(result), result.__dict__.copy()
+            answers[key] = type(result), result.__dict__.copy()
             return result
         made: Any = known[0].__new__(known[0])
         made.__dict__ = known[1].copy()
@@ -374,4 +374,4 @@ for _kind, _methods in ((RememberingInteger, _ON_INTEGERS), (RememberingTruth, _
     for _name, _function in _methods.items():
         setattr(_kind, _name, _remembered(_name, _function, _kind))
 
-answers_for_torch(RememberingInteger)
+answers_always(RememberingInteger)
