@@ -21,7 +21,12 @@ from typing import Any, NamedTuple
 from torch import Tensor, are_deterministic_algorithms_enabled, get_default_dtype
 from torch.fx import Graph, GraphModule, Node
 
-from ._torch.dispatch import is_cudnn_enabled, is_mkldnn_enabled, registered_kernels
+from ._torch.dispatch import (
+    disable_torch_function,
+    is_cudnn_enabled,
+    is_mkldnn_enabled,
+    registered_kernels,
+)
 from ._torch.fake import FakeTensor, FakeTensorMode
 from ._torch.symbolic import ShapeEnv
 
@@ -102,18 +107,19 @@ def stamp_graph(graph_module: GraphModule, fake_mode: FakeTensorMode) -> None:
     Every capture ends with it, so the common case is written out: `make bench-trace` measures it.
     """
     epoch = Epoch(fake_mode)
-    for node in graph_module.graph.nodes:
-        meta = node.meta
-        val = meta.get("val")
-        if type(val) is FakeTensor and node.op != "get_attr" and "unbacked_bindings" not in meta:
-            try:
-                version: Any = val._version
-            except RuntimeError:
-                version = NEVER
-            node.__dict__[STAMP] = (node._args, node._kwargs, node.target, val, version, epoch)
-        else:
+    with disable_torch_function():
+        for node in graph_module.graph.nodes:
+            meta = node.meta
+            val = meta.get("val")
             is_read = node.op == "get_attr"
-            stamp_node(node, epoch, _attribute(graph_module, node) if is_read else None)
+            if type(val) is FakeTensor and not is_read and "unbacked_bindings" not in meta:
+                try:
+                    version: Any = val._version
+                except RuntimeError:
+                    version = NEVER
+                node.__dict__[STAMP] = (node._args, node._kwargs, node.target, val, version, epoch)
+            else:
+                stamp_node(node, epoch, _attribute(graph_module, node) if is_read else None)
     epoch.begin()
 
 

@@ -154,6 +154,19 @@ def _without_dispatch() -> None:
     assert mode.operators == []
 
 
+@check("dispatch.disable_torch_function")
+def _without_functions() -> None:
+    class Refuses(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, *call: Any) -> Any:
+            raise LookupError
+
+    with Refuses():
+        with dispatch.disable_torch_function():
+            assert torch.ones(1).shape == (1,)
+        with pytest.raises(LookupError):
+            torch.ones(1)
+
+
 @check("dispatch.below_autograd")
 def _below_autograd() -> None:
     x = torch.ones(1, requires_grad=True)
@@ -435,8 +448,10 @@ def _forbidden() -> None:
     with dispatch.disable_torch_dispatch():
         tensor = torch.empty(1, device="meta")
         fake.forbid_data_access(tensor)
-    with pytest.raises(RuntimeError):
-        tensor.data_ptr()
+    # It is the storage that keeps it.
+    for sharing in (tensor, tensor.detach(), tensor[:0]):
+        with pytest.raises(RuntimeError):
+            sharing.data_ptr()
 
 
 @check(

@@ -183,6 +183,16 @@ def test_numbers_are_computed_where_torch_computes_them(program: Any, as_torch: 
     as_torch(program, torch.ones(4, 6))
 
 
+def test_a_product_that_nobody_computed_is_rebuilt() -> None:
+    def as_many_as_bytes(x: Tensor) -> Tensor:
+        return x.new_zeros(x.untyped_storage().nbytes() // 4)
+
+    graph_module = hopyard.make_fx(as_many_as_bytes, tracing_mode="symbolic")(torch.ones(3, 5, 7))
+    # torch's tracer raises: it calls a function of two numbers with three.
+    for shape in ((3, 5, 7), (2, 4, 6), (6, 5, 4)):
+        assert graph_module(torch.ones(shape)).shape == (math.prod(shape),)
+
+
 def test_the_largest_of_three_sizes(as_torch: Any) -> None:
     as_torch(largest_of_three_rebuilt, torch.ones(4), torch.ones(6), torch.ones(5))
 

@@ -103,7 +103,7 @@ def test_a_new_number_multiplies_whatever_its_example_does_meanwhile(
     products = Products(numbers, 1, is_contiguous=False)
     products.announce(numbers)
     made = NewNumber(0, sizes[0]).make()
-    products.withdraw(numbers)
+    products.withdraw()
     assert made.node is not sizes[0].node
     assert type(made.node) is type(sizes[0].node)
     assert (made * sizes[1]).node.expr == (sizes[0] * sizes[1]).node.expr
@@ -126,7 +126,7 @@ def test_for_other_threads_numbers_multiply_as_ever(sizes: tuple[SymInt, ...]) -
     # What torch asks for while it makes the tensor.
     assert rows.node.mul(columns.node) is rows.node
     assert rows.node.mul(columns.node) is elements.node
-    products.withdraw(numbers)
+    products.withdraw()
     ((product, largest, double),) = answers
     assert (product.node.hint, largest.node.hint, double.node.hint) == (30, 5, 10)
 
@@ -139,7 +139,7 @@ def test_a_number_is_not_adopted_while_it_answers(sizes: tuple[SymInt, ...]) -> 
     products.announce(numbers)
     arithmetic.adopt(rows.node)
     assert rows.node.mul(rows.node) is rows.node
-    products.withdraw(numbers)
+    products.withdraw()
     assert type(rows.node) is SymNode
     arithmetic.adopt(rows.node)
     assert type(rows.node) is RememberingInteger
@@ -154,3 +154,28 @@ def test_a_number_that_remembers_answers_and_remembers_again(sizes: tuple[SymInt
     tensor = make((rows, rows, columns), (columns, columns, 1), columns, is_contiguous=False)
     assert tensor.numel().node is columns.node
     assert (type(rows.node), type(columns.node)) == (RememberingInteger, RememberingInteger)
+
+
+def test_a_number_that_remembers_keeps_no_other_thread_waiting(sizes: tuple[SymInt, ...]) -> None:
+    rows, columns, _ = sizes
+    arithmetic = Arithmetic(rows.node.shape_env)
+    for each in (rows, columns):
+        arithmetic.adopt(each.node)
+    answers: list[Any] = []
+
+    def compute() -> None:
+        made = make((columns, rows), (rows, 1), columns, is_contiguous=False)
+        answers.append((made.numel().node, (rows * columns).node.hint))
+
+    numbers = (rows, columns, columns, 1, 0, rows)
+    products = Products(numbers, 2, is_contiguous=False)
+    products.announce(numbers)
+    thread = threading.Thread(target=compute)
+    thread.start()
+    thread.join(timeout=60)
+    assert not thread.is_alive()
+    assert rows.node.mul(columns.node) is rows.node
+    assert rows.node.mul(columns.node) is rows.node
+    products.withdraw()
+    assert answers == [(columns.node, 30)]
+    assert (rows * columns).node.hint == 30

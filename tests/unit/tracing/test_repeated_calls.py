@@ -285,3 +285,37 @@ def test_a_constant_written_through_a_view_is_read_when_the_graph_runs(
     graph_module = hopyard.make_fx(program, tracing_mode="fake")(*pair())
     inputs = pair()
     torch.testing.assert_close(graph_module(*inputs), program(*inputs))
+
+
+def makes_tensors_of_all_kinds(x: Tensor, y: Tensor) -> list[Tensor]:
+    made = []
+    for _ in range(2):
+        total = x + y
+        total.mul_(2)
+        made += [total, total.t(), total[1:], torch.zeros_like(x), total.view(-1), x.view(-1)]
+    return made
+
+
+def test_nobody_reads_the_data_of_what_is_made_directly(mode: str, as_torch: Any) -> None:
+    if mode == "real":
+        pytest.skip("there are data")
+    graph_module = as_torch(makes_tensors_of_all_kinds, *pair())
+    values = [node.meta["val"] for node in graph_module.graph.nodes if "val" in node.meta]
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    assert len(tensors) > 12
+    for tensor in tensors:
+        with pytest.raises(RuntimeError, match="data pointer"):
+            tensor.untyped_storage().data_ptr()
+
+
+def specializes_between(x: Tensor, y: Tensor) -> list[Tensor]:
+    rows, columns = x + 1, (x + 1).t()
+    described = [rows.mul_(2), columns.mul_(2)]
+    torch._check(x.shape[0] == x.shape[1])
+    again = [rows.mul_(2), columns.mul_(2), rows + columns]
+    rows.requires_grad_()
+    return [*described, *again, rows.sigmoid()]
+
+
+def test_a_description_goes_by_what_is_known_of_sizes(as_torch: Any) -> None:
+    as_torch(specializes_between, torch.randn(4, 4), torch.randn(4, 4))

@@ -286,6 +286,21 @@ def test_what_symbols_are_replaced_by_is_part_of_what_is_remembered() -> None:
     assert before_and_after(*remembering(ShapeEnv(duck_shape=False), (6, 6))[1]) == expected
 
 
+def test_what_a_replacement_changes_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, (one, other, _) = remembering(ShapeEnv(duck_shape=False), (6, 6, 12))
+    assert str(one * other) != str(one * one)
+    assert bool(one == other)
+    first = one * other
+    assert first.node.expr == (one * one).node.expr
+    looked_up: list[Any] = []
+    usual = RememberingNode.look_up
+    monkeypatch.setattr(
+        RememberingNode, "look_up", lambda node: (looked_up.append(node), usual(node))[1]
+    )
+    assert [(one * other).node.expr for _ in range(5)] == [first.node.expr] * 5
+    assert looked_up == []
+
+
 def test_after_the_capture_numbers_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     env = ShapeEnv()
     arithmetic, (one, other, _) = remembering(env)

@@ -58,6 +58,9 @@ def infra_mode(slot: _Any) -> _Any:
 without_infra_mode = _contextmanager(_disable_infra_mode)
 """Takes the mode out of a slot for a while, and gives it."""
 
+disable_torch_function = _C.DisableTorchFunction
+"""Keeps function modes from being told of calls, and torch from looking for overrides at each."""
+
 set_grad_enabled = _C._set_grad_enabled
 """What every way of changing the grad mode ends in."""
 
@@ -83,6 +86,7 @@ __all__ = [
     "current_dispatch_mode",
     "current_transform",
     "disable_torch_dispatch",
+    "disable_torch_function",
     "dispatch_keys_of",
     "dispatch_mode_count",
     "dispatch_mode_stack",

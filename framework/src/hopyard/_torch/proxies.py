@@ -9,6 +9,7 @@ from torch._C import _TorchDispatchModeKey
 from torch._higher_order_ops.utils import _maybe_run_with_interpreter as run_with_notes
 from torch._higher_order_ops.utils import reenter_make_fx as trace_subgraph_with_torch
 from torch._higher_order_ops.utils import register_fake as register_fake_rule
+from torch._ops import _get_dispatch_mode_pre_dispatch as _mode_above_autograd
 from torch.fx import _symbolic_trace
 from torch.fx.experimental import proxy_tensor as _proxy_tensor
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode as ProxyTorchDispatchMode
@@ -20,7 +21,6 @@ from torch.fx.experimental.proxy_tensor import (
 )
 from torch.fx.experimental.proxy_tensor import _ProxyTensor as TrackedTensor
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing as suspend_tracing
-from torch.fx.experimental.proxy_tensor import get_proxy_mode as _mode_above_or_below
 from torch.fx.experimental.proxy_tensor import get_proxy_slot as get_proxy_slot
 from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
 from torch.fx.experimental.proxy_tensor import track_tensor_tree as track_tensor_tree
@@ -31,7 +31,7 @@ _PROXY_SLOT = _TorchDispatchModeKey.PROXY
 def current_proxy_mode() -> _Any:
     """Return the mode of the active tracer, above autograd or below, or None."""
     # Each operation on sizes asks, and most tracers are below.
-    return _mode_in(_PROXY_SLOT) or _mode_above_or_below()
+    return _mode_in(_PROXY_SLOT) or _mode_above_autograd(_PROXY_SLOT)
 
 
 def active_tracer() -> _Any:

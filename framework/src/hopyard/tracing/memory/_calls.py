@@ -41,6 +41,7 @@ from ..._torch.dispatch import (
     OpOverload,
     autograd_would_have_decomposed,
     disable_torch_dispatch,
+    disable_torch_function,
     excluded_dispatch_keys,
     included_dispatch_keys,
     is_any_autocast_enabled,
@@ -160,7 +161,9 @@ class _Calls:
         operands: list[Tensor] = []
         numbers: list[Any] = []
         passed: list[Any] = []
-        lowered = self._scan(args, key, operands, numbers, passed)
+        # At each question to a tensor torch would look for somebody who overrides the answer.
+        with disable_torch_function():
+            lowered = self._scan(args, key, operands, numbers, passed)
         if lowered is None:
             return None
         keywords: dict[str, Any] | None = None
@@ -296,7 +299,7 @@ class FakeCalls(_Calls):
         else:
             node = recorder.write(func, call.args, call.kwargs)
         numbers = self._no_numbers if self._looks is None else Numbers(call.numbers)
-        with disable_torch_dispatch():
+        with disable_torch_function(), disable_torch_dispatch():
             return recipe.make(recorder, call.operands, node, numbers)
 
     def _first(

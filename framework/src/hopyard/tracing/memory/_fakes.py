@@ -47,8 +47,8 @@ class FakeFactory:
     one that way takes two to five microseconds; operators on fake tensors take a hundred and more.
     The attributes are those that the mode's own tensors have.
 
-    Call `empty`, `view` and `snapshot` with torch's dispatch to tensor subclasses disabled, as
-    `disable_torch_dispatch` does: a recipe needs it once for all it makes.
+    Call `empty`, `view`, `wrap` and `snapshot` with torch's dispatch to tensor subclasses disabled,
+    as `disable_torch_dispatch` does: a recipe needs it once for all it makes.
     """
 
     def __init__(self, fake_mode: FakeTensorMode) -> None:
@@ -57,7 +57,7 @@ class FakeFactory:
             sample = FakeTensor(fake_mode, torch.empty(0, device="meta"), torch.device("cpu"))
         self._sample: dict[str, Any] = dict(sample.__dict__)
         self._attributes: dict[torch.device, dict[str, Any]] = {}
-        self._protected = not fake_mode._allow_unsafe_data_ptr_access
+        self._protects = not fake_mode._allow_unsafe_data_ptr_access
 
     def empty(
         self,
@@ -68,7 +68,7 @@ class FakeFactory:
     ) -> Tensor:
         """Return a fake tensor with a new storage."""
         element = _empty_strided(shape, stride, dtype=dtype, device=_META)
-        return self._wrap(element, device)
+        return self.wrap(element, device)
 
     def symbolic(
         self,
@@ -108,19 +108,20 @@ class FakeFactory:
             )
             element.numel()
         finally:
-            products.withdraw(numbers)
+            products.withdraw()
         if unused:
             raise UnforeseenProductError
-        if source is not None:
-            if type(numbers[-2]) is int:
+        if source is None:
+            return self.wrap(element, device)
+        if type(numbers[-2]) is int:
+            share_storage(element, source)
+        else:
+            shape_env = self.fake_mode.shape_env
+            assert shape_env is not None
+            # That an offset is none below zero is no assumption of the program's.
+            with shape_env.suppress_guards():
                 share_storage(element, source)
-            else:
-                shape_env = self.fake_mode.shape_env
-                assert shape_env is not None
-                # That an offset is none below zero is no assumption of the program's.
-                with shape_env.suppress_guards():
-                    share_storage(element, source)
-        return self._wrap(element, device)
+        return self.snapshot(element, device)
 
     def leaf(self, tensor: Tensor) -> Tensor | None:
         """Return the fake tensor of a real one, or None if only the fake mode itself can tell.
@@ -137,7 +138,7 @@ class FakeFactory:
             )
             if element.untyped_storage().nbytes() != tensor.untyped_storage().nbytes():
                 return None
-            fake = self._wrap(element, tensor.device, tensor.requires_grad)
+            fake = self.wrap(element, tensor.device, tensor.requires_grad)
         self.introduce(tensor, fake)
         return fake
 
@@ -187,7 +188,7 @@ class FakeFactory:
         else:
             element = _empty_strided(shape, stride, dtype=dtype, device=_META)
             element.set_(source.untyped_storage(), offset, shape, stride)
-        return self._wrap(element, device)
+        return self.snapshot(element, device)
 
     def dispatched_view(
         self,
@@ -211,26 +212,30 @@ class FakeFactory:
                     element.set_(source.untyped_storage(), offset, shape, stride)
             finally:
                 self.fake_mode.in_kernel_invocation = False
-        return self._wrap(element, device)
+        return self.snapshot(element, device)
+
+    def wrap(
+        self, element: Tensor, device: torch.device, requires_grad: bool = False
+    ) -> FakeTensor:
+        """Return the fake tensor of a meta tensor with a storage that may be new.
+
+        Whoever asks where its data are will be told that there are none.
+        """
+        if self._protects:
+            forbid_data_access(element)
+        return self.snapshot(element, device, requires_grad)
 
     def snapshot(
-        self, tensor: Tensor, device: torch.device, *, requires_grad: bool = False
-    ) -> Tensor:
+        self, tensor: Tensor, device: torch.device, requires_grad: bool = False
+    ) -> FakeTensor:
         """Return a fake tensor that looks as the fake tensor `tensor` does now.
 
         It shares the storage and has no autograd history. Later in-place changes of size or stride
         do not reach it.
         """
-        return self._wrap(tensor, device, requires_grad)
-
-    def _wrap(
-        self, element: Tensor, device: torch.device, requires_grad: bool = False
-    ) -> FakeTensor:
         fake: FakeTensor = make_subclass(
-            FakeTensor, element, requires_grad, dispatch_device=True, device_for_backend_keys=device
+            FakeTensor, tensor, requires_grad, dispatch_device=True, device_for_backend_keys=device
         )
-        if self._protected:
-            forbid_data_access(fake)
         attributes = self._attributes.get(device)
         if attributes is None:
             attributes = self._attributes[device] = _roomy({**self._sample, "_fake_device": device})

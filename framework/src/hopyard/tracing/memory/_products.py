@@ -2,7 +2,8 @@
 
 A new tensor with symbolic sizes computes its strides and its number of elements, a multiplication
 at a time, and each calls Python code that multiplies expressions. A recipe knows the results. torch
-asks the numbers themselves to multiply, so they become numbers that answer for a moment.
+asks the numbers themselves to multiply, so they answer for a moment: those that a capture knows by
+themselves, others by another class.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from torch import SymInt
 from ..._torch.symbolic import SymNode
 
 making: Final = threading.RLock()
-"""Held while a tensor is made: captures on several threads can have numbers in common."""
+"""Held while numbers answer that do not always: captures on several threads can share some."""
 
 
 class _Answers(threading.local):
     left: list[SymNode | None] | None = None
     """The answers that torch has not asked for yet; None on threads that make no tensor."""
+
+    switched: Sequence[SymNode] = ()
+    """The numbers that answer only while the tensor is made."""
 
 
 _answers: Final = _Answers()
@@ -73,23 +77,21 @@ class Products:
         if not self._asked:
             return []
         answers = [getattr(numbers[index], "node", None) for index in self._answers]
-        making.acquire()
-        _answers.left = answers
         for index in self._asked:
-            node = numbers[index].node
-            kind = type(node)
-            node.__class__ = _answering_kinds.get(kind) or _answering(kind)
+            if type(numbers[index].node) not in _always_answering:
+                _switch([numbers[asked].node for asked in self._asked])
+                break
+        _answers.left = answers
         return answers
 
-    def withdraw(self, numbers: Sequence[Any]) -> None:
+    def withdraw(self) -> None:
         """End what :meth:`announce` began; numbers multiply again."""
-        if not self._asked:
-            return
-        for index in self._asked:
-            node = numbers[index].node
-            node.__class__ = usual_kind(node)
         _answers.left = None
-        making.release()
+        if _answers.switched:
+            for node in _answers.switched:
+                node.__class__ = usual_kind(node)
+            _answers.switched = ()
+            making.release()
 
 
 def usual_kind(node: SymNode) -> type[SymNode]:
@@ -98,36 +100,62 @@ def usual_kind(node: SymNode) -> type[SymNode]:
     return _usual_kinds.get(kind, kind)
 
 
+_always_answering: Final[set[type[SymNode]]] = set()
 _answering_kinds: Final[dict[type[SymNode], type[SymNode]]] = {}
 _usual_kinds: Final[dict[type[SymNode], type[SymNode]]] = {}
 
 
+def _switch(nodes: Sequence[SymNode]) -> None:
+    """Let numbers answer that do not always."""
+    making.acquire()
+    _answers.switched = nodes
+    for node in nodes:
+        kind = type(node)
+        node.__class__ = _answering_kinds.get(kind) or _answering(kind)
+
+
 def _answering(kind: type[SymNode]) -> type[SymNode]:
     """Return the class of answering numbers for a class of numbers."""
-
-    class Answering(kind):  # type: ignore[misc, valid-type]
-        def mul(self, other: SymNode) -> Any:
-            left = _answers.left
-            if left is None:
-                return kind.mul(self, other)
-            answer = left.pop() if left else None
-            if answer is None:
-                raise UnforeseenProductError
-            return answer
-
-        # Whoever comes out of a comparison with one, or stands for a number, only multiplies.
-
-        def sym_max(self, other: SymNode) -> Any:
-            return kind.sym_max(self, other) if _answers.left is None else self
-
-        def wrap_int(self, num: int) -> Any:
-            return kind.wrap_int(self, num) if _answers.left is None else self
-
-        def maybe_as_int(self) -> int | None:
-            # What an expression with symbols says when it is asked for its value.
-            return None
-
+    if kind in _always_answering:
+        return kind
+    answering = type("Answering", (kind,), {})
+    _let_answer(answering)
     # A size may be asked for twice in one tensor.
-    _answering_kinds[kind] = _answering_kinds[Answering] = Answering
-    _usual_kinds[Answering] = kind
-    return Answering
+    _answering_kinds[kind] = _answering_kinds[answering] = answering
+    _usual_kinds[answering] = kind
+    return answering
+
+
+def answers_always(kind: type[SymNode]) -> None:
+    """Let the numbers of a class answer whenever their thread makes a tensor."""
+    _let_answer(kind)
+    _always_answering.add(kind)
+
+
+def _let_answer(kind: type[SymNode]) -> None:
+    """Let the methods that torch calls while a tensor is made answer instead of computing."""
+    multiply, largest, wrap, known = kind.mul, kind.sym_max, kind.wrap_int, kind.maybe_as_int
+
+    def mul(self: SymNode, other: SymNode) -> Any:
+        left = _answers.left
+        if left is None:
+            return multiply(self, other)
+        answer = left.pop() if left else None
+        if answer is None:
+            raise UnforeseenProductError
+        return answer
+
+    # Whoever comes out of a comparison with one, or stands for a number, only multiplies.
+
+    def sym_max(self: SymNode, other: SymNode) -> Any:
+        return largest(self, other) if _answers.left is None else self
+
+    def wrap_int(self: SymNode, num: int) -> Any:
+        return wrap(self, num) if _answers.left is None else self
+
+    def maybe_as_int(self: SymNode) -> int | None:
+        # None is what an expression with symbols says when it is asked for its value.
+        return known(self) if _answers.left is None else None
+
+    for method in (mul, sym_max, wrap_int, maybe_as_int):
+        setattr(kind, method.__name__, method)

@@ -219,7 +219,7 @@ class Propagation(Infrastructure, TorchDispatchMode):
         if output.device != _META or output.layout is not torch.strided:
             raise TypeError("the result is not a plain tensor on the meta device")
         # Kernels in Python may call differentiable operators.
-        return self._fakes.snapshot(output, device, requires_grad=output.requires_grad)
+        return self._fakes.wrap(output, device, output.requires_grad)
 
 
 def _find_ways(func: OpOverload, fake_mode: FakeTensorMode) -> Ways | None:

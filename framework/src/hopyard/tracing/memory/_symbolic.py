@@ -57,7 +57,7 @@ class SymbolicMetadata(Unread):
         nbytes: Size of the storage.
     """
 
-    __slots__ = ("device", "dtype", "look", "nbytes", "version")
+    __slots__ = ("_described", "device", "dtype", "look", "nbytes", "version")
 
     def __init__(
         self,
@@ -73,6 +73,7 @@ class SymbolicMetadata(Unread):
         self.nbytes = nbytes
         self.look: Look
         self.version = -1
+        self._described: TensorMetadata | None = None
 
     @classmethod
     def of(cls, tensor: Tensor) -> SymbolicMetadata:
@@ -111,9 +112,10 @@ class SymbolicMetadata(Unread):
         Each operand of each operator is asked: `make bench-trace` shows what it costs.
         """
         values = self.values
-        numbers = (*tensor.shape, *tensor.stride(), tensor.storage_offset())
-        if tensor.dtype is not self.dtype or len(numbers) != len(values) - 1:
+        shape = tensor.shape
+        if tensor.dtype is not self.dtype or len(shape) != len(values) // 2 - 1:
             return False
+        numbers = (*shape, *tensor.stride(), tensor.storage_offset())
         for number, known in zip(numbers, values, strict=False):
             if type(number) is not SymInt:
                 if number is not known and (type(known) is SymInt or number != known):
@@ -124,6 +126,17 @@ class SymbolicMetadata(Unread):
 
     def tensor_meta(self, tensor: Tensor) -> TensorMetadata:
         """Return what `meta["tensor_meta"]` says of a tensor of this metadata."""
+        known = self._described
+        requires_grad = tensor.requires_grad
+        if known is None or known.requires_grad is not requires_grad:
+            known = self._described = self._describe(tensor, requires_grad)
+        return known
+
+    def forget_description(self) -> None:
+        """Describe the tensor anew when somebody asks."""
+        self._described = None
+
+    def _describe(self, tensor: Tensor, requires_grad: bool) -> TensorMetadata:
         look = self.look
         if not look.is_described:
             described: TensorMetadata = extract_tensor_metadata(tensor)
@@ -135,7 +148,7 @@ class SymbolicMetadata(Unread):
         # As `TensorMetadata(...)` does, at half the cost.
         return tuple.__new__(
             TensorMetadata,
-            (shape, self.dtype, tensor.requires_grad, stride, look.memory_format, False, {}),
+            (shape, self.dtype, requires_grad, stride, look.memory_format, False, {}),
         )
 
 
@@ -177,6 +190,8 @@ class Looks:
         if found is None:
             found = self._known[key] = Look(self.shape_env)
         metadata.look = found
+        # Its description tells what is known of the look.
+        metadata.forget_description()
 
 
 def is_backed(number: Any) -> bool:

@@ -218,3 +218,5 @@ class _Watch(ProxyTorchDispatchMode):
 
     def __sym_dispatch__(self, *call: Any) -> Any:
         raise _Computes
+
+    record_arithmetic = __sym_dispatch__

@@ -27,7 +27,7 @@ from ..._torch.symbolic import (
     is_arithmetic_logged,
     is_decided_statically,
 )
-from ..memory._products import making, usual_kind
+from ..memory._products import answers_always, making
 
 Operation = Callable[[Any, Any], Any]
 
@@ -354,10 +354,14 @@ def _remembered(name: str, function: Operation, kind: type[RememberingNode]) -> 
                 # The capture that remembers has ended on another thread.
                 return result
             result.look_up()
-            answers[key] = usual_kind(result), result.__dict__.copy()
+            answers[key] = type(result), result.__dict__.copy()
             return result
-        made = known[0].__new__(known[0])
+        made: Any = known[0].__new__(known[0])
         made.__dict__ = known[1].copy()
+        if made.known_at != version:
+            # Once for all that are made from now on.
+            made.look_up()
+            answers[key] = known[0], made.__dict__.copy()
         return made
 
     _remember[function] = remember
@@ -369,3 +373,5 @@ def _remembered(name: str, function: Operation, kind: type[RememberingNode]) -> 
 for _kind, _methods in ((RememberingInteger, _ON_INTEGERS), (RememberingTruth, _ON_TRUTHS)):
     for _name, _function in _methods.items():
         setattr(_kind, _name, _remembered(_name, _function, _kind))
+
+answers_always(RememberingInteger)

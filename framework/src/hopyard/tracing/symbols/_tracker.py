@@ -148,9 +148,8 @@ class SymbolTracker:
             return
         self.used = True
         nodes[result] = deferred
-        expression = result.expr
         if result.term.is_symbol:
-            self._symbols[expression] = result
+            self._symbols[result.expr] = result
 
     def lower(self, value: Symbolic) -> Node | int | float | bool:
         """Return what stands for `value` in a node's arguments: a number if it is one.
@@ -240,6 +239,8 @@ class SymbolTracker:
         function = _functions().get(expression.func)
         if function is None or any(argument is None for argument in args):
             return None
+        if function is operator.mul and len(args) > 2:
+            args = [functools.reduce(operator.mul, args[:-1]), args[-1]]
         if result is None:
             return function(*args)
         self.record(function, args, result, lazily=False)
