@@ -17,7 +17,7 @@ class Workload:
     Attributes:
         function: Takes tensors only.
         inputs: Example inputs.
-        family: What it stands for: the rows of the goals in the results.
+        family: What it stands for in the results.
     """
 
     function: Callable[..., Any]
@@ -49,7 +49,7 @@ def mixed_chain(length: int) -> Workload:
             x = torch.tanh(y)
         return x
 
-    return Workload(mixed, (torch.randn(8, 16), torch.randn(16, 16)), "chain")
+    return Workload(mixed, (torch.randn(8, 16), torch.randn(16, 16)), "mixed")
 
 
 def reading_parameters(count: int) -> Workload:
