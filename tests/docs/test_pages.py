@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -40,11 +42,35 @@ def run(arguments: list[str], site: Path, folder: Path) -> subprocess.CompletedP
     )
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_a_page_runs_from_top_to_bottom(page: Path, third_party: Path, tmp_path: Path) -> None:
-    script = tmp_path / page.with_suffix(".py").name
+def run_page(page: Path, site: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    script = folder / page.with_suffix(".py").name
     script.write_text(program(page), encoding="utf-8")
-    done = run(["-W", "error", script.name], third_party, tmp_path)
+    return run(["-W", "error", script.name], site, folder)
+
+
+@pytest.fixture(scope="session")
+def runs(
+    request: pytest.FixtureRequest, third_party: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mapping[Path, Future[subprocess.CompletedProcess[str]]]]:
+    """The pages that are tested, each in a process of its own.
+
+    As many run at a time as there are cores: loading torch takes most of the time.
+    """
+    calls = [item.callspec for item in request.session.items if hasattr(item, "callspec")]
+    pages = [page for page in PAGES if any(call.params.get("page") is page for call in calls)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {
+            page: pool.submit(run_page, page, third_party, tmp_path_factory.mktemp("page"))
+            for page in pages
+        }
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_page_runs_from_top_to_bottom(
+    page: Path, runs: Mapping[Path, Future[subprocess.CompletedProcess[str]]]
+) -> None:
+    done = runs[page].result()
     assert done.returncode == 0, done.stderr
 
 
