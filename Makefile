@@ -19,7 +19,7 @@ PROGRAMS := 1000
 BENCH    :=
 
 BUILD_TOOLS := hatchling editables
-TOOLS       := pytest hypothesis ruff mypy sphinx myst-parser furo towncrier expecttest
+TOOLS       := pytest pytest-xdist hypothesis ruff mypy sphinx myst-parser furo towncrier expecttest
 MODELS      := transformers
 
 .DEFAULT_GOAL := help
@@ -32,8 +32,8 @@ help: ## Show the targets.
 demo: $(VENV)/.demo ## Capture, guard, transform, delegate and save a real trained model.
 	$(BIN)/python docs/examples/demo/demo.py
 
-test: $(VENV)/.base ## Run every test.
-	$(BIN)/python -m pytest
+test: $(VENV)/.base ## Run every test, on up to four cores.
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 test-executorch: $(VENV)/.executorch ## Run the tests that need ExecuTorch, which is installed first.
 	$(BIN)/python -m pytest tests/plugins/executorch-delegate tests/unit/passes tests/sweep/test_executorch_passes.py

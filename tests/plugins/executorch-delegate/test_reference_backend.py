@@ -85,7 +85,7 @@ class TestSupports:
             (node(aten.sin.default, torch.Generator()), "an argument is a Generator"),
             (node(aten.sin.default, [[slice(1)]]), "an argument is a slice"),
         ],
-        ids=lambda each: str(getattr(each, "target", "")),
+        ids=lambda each: getattr(getattr(each, "target", ""), "__name__", ""),
     )
     def test_it_says_why_it_leaves_others(self, left: Node, reason: str) -> None:
         assert ReferenceBackend().supports(left) == Support(False, reason)
